@@ -1,0 +1,1 @@
+"""How fast and how small Tintype is, measured beside two yardsticks."""

@@ -1,0 +1,224 @@
+"""What can go wrong, in the model's words: one class, one code, one row in the registry."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class TintypeError(Exception):
+    """The root. `str(error)` is a sentence for the client: what is wrong and what to do next.
+
+    `code` never changes its meaning. `details` are further members of the problem document
+    (RFC 9457, section 3.2). `retry_after` is in seconds, where waiting helps.
+    """
+
+    code: ClassVar[str]
+    title: ClassVar[str]
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        details: Mapping[str, Any] | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.details: dict[str, Any] = dict(details or {})
+        self.retry_after = retry_after
+
+
+# What is wrong with the bytes
+
+
+class UnsupportedType(TintypeError):
+    """The bytes are of a kind that Tintype does not take, whatever their name says."""
+
+    code = "unsupported_type"
+    title = "This kind of file is not accepted"
+
+
+class ImageCorrupt(TintypeError):
+    """The bytes begin like an image, and cannot be decoded to the end."""
+
+    code = "image_corrupt"
+    title = "The image is damaged or incomplete"
+
+
+class ImageTooLarge(TintypeError):
+    """More pixels, frames, scans or metadata than the limits allow."""
+
+    code = "image_too_large"
+    title = "The image is larger than the limits allow"
+
+
+class DecoderFailed(TintypeError):
+    """The decoder died, hung or grew too large; the file is refused, its neighbours unharmed."""
+
+    code = "decoder_failed"
+    title = "The image could not be decoded safely"
+
+
+class UploadEmpty(TintypeError):
+    """There are no bytes."""
+
+    code = "upload_empty"
+    title = "The upload is empty"
+
+
+class UploadTooLarge(TintypeError):
+    """More bytes than the limit allows."""
+
+    code = "upload_too_large"
+    title = "The upload is larger than the limit"
+
+
+class UploadIncomplete(TintypeError):
+    """The connection ended, or slowed to a crawl, before the announced bytes had arrived."""
+
+    code = "upload_incomplete"
+    title = "The upload ended early"
+
+
+class DigestMismatch(TintypeError):
+    """The bytes are not those that `Content-Digest` or `Repr-Digest` (RFC 9530) announced."""
+
+    code = "digest_mismatch"
+    title = "The bytes do not have the announced digest"
+
+
+# What is wrong with the request
+
+
+class RequestInvalid(TintypeError):
+    """A parameter, header or body has a form that cannot be understood."""
+
+    code = "request_invalid"
+    title = "The request is not valid"
+
+
+class MultipartInvalid(TintypeError):
+    """The multipart body breaks RFC 7578 or its limits."""
+
+    code = "multipart_invalid"
+    title = "The multipart body cannot be read"
+
+
+class FileMissing(TintypeError):
+    """A form arrived without any file part."""
+
+    code = "file_missing"
+    title = "The form has no file"
+
+
+class FilterInvalid(TintypeError):
+    """An unknown filter, or a value that the filter does not take."""
+
+    code = "filter_invalid"
+    title = "The filter cannot be understood"
+
+
+class CursorInvalid(TintypeError):
+    """A cursor that Tintype did not make, or made for another list."""
+
+    code = "cursor_invalid"
+    title = "The cursor does not belong to this list"
+
+
+class IdempotencyKeyReused(TintypeError):
+    """The key was used before for another request."""
+
+    code = "idempotency_key_reused"
+    title = "The idempotency key belongs to another request"
+
+
+class PreconditionFailed(TintypeError):
+    """`If-Match` named a version that is not the current one."""
+
+    code = "precondition_failed"
+    title = "The image has changed since you read it"
+
+
+class RangeNotSatisfiable(TintypeError):
+    """The range lies outside of the content (RFC 9110, section 15.5.17)."""
+
+    code = "range_not_satisfiable"
+    title = "The range lies outside of the image"
+
+
+class NotFound(TintypeError):
+    """No such path, or no such thing for this owner: the two are not told apart."""
+
+    code = "not_found"
+    title = "There is nothing here"
+
+
+class ImageNotFound(TintypeError):
+    """The owner has no image of that id or name."""
+
+    code = "image_not_found"
+    title = "There is no such image"
+
+
+class LinkInvalid(TintypeError):
+    """A link that has expired, or was not signed by us."""
+
+    code = "link_invalid"
+    title = "The link has expired or is not valid"
+
+
+class MethodNotAllowed(TintypeError):
+    """The path is known, the method is not one of its own."""
+
+    code = "method_not_allowed"
+    title = "The method is not allowed here"
+
+
+# What is wrong with us
+
+
+class Overloaded(TintypeError):
+    """The budget of bytes in flight or of decoding is used up; try again shortly."""
+
+    code = "overloaded"
+    title = "Tintype is busy"
+
+
+class StorageUnavailable(TintypeError):
+    """The object store does not answer, or answers in doubt."""
+
+    code = "storage_unavailable"
+    title = "The object store is not available"
+
+
+class DatabaseUnavailable(TintypeError):
+    """The database does not answer, or a commit stayed in doubt."""
+
+    code = "database_unavailable"
+    title = "The database is not available"
+
+
+class AttemptTooOld(TintypeError):
+    """The attempt began longer ago than a commit accepts: its object may be on its way out."""
+
+    code = "attempt_too_old"
+    title = "The upload took too long to commit"
+
+
+class WrongPair(TintypeError):
+    """The bucket and the database do not belong together; nothing is written."""
+
+    code = "wrong_pair"
+    title = "The object store and the database do not belong together"
+
+
+class ShuttingDown(TintypeError):
+    """The instance is draining; another one answers."""
+
+    code = "shutting_down"
+    title = "This instance is shutting down"
+
+
+class Internal(TintypeError):
+    """A defect of ours. The log has it under the request id."""
+
+    code = "internal"
+    title = "Something went wrong on our side"

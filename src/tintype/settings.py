@@ -1,0 +1,191 @@
+"""Every setting, typed, with its default and its reason; docs/settings.md is made from this file.
+
+The absence of settings is the laptop. Each setting that names an AWS thing moves that one part
+to AWS. Environment variables begin with `TINTYPE_`; a group and its field are joined by `__`.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tintype.model.image import Format
+
+MiB = 1024 * 1024
+
+
+class ObjectsSettings(BaseModel):
+    """Where the bytes are kept."""
+
+    url: str | None = Field(
+        default=None,
+        pattern=r"^(s3|file)://.+",
+        description="`s3://bucket[/prefix]`, or `file:///folder`. Unset: `objects` in the data directory.",
+    )
+    region: str = Field(default="us-east-1", description="The bucket's AWS region.")
+    endpoint: str | None = Field(
+        default=None, description="Another address of an S3 service, for servers that are not AWS."
+    )
+    access_key_id: SecretStr | None = Field(
+        default=None, description="Unset on AWS: the instance's role is used."
+    )
+    secret_access_key: SecretStr | None = Field(default=None, description="Belongs to `access_key_id`.")
+    timeout_seconds: float = Field(
+        default=10,
+        gt=0,
+        description="For one request up to 8 MB; longer bodies get a second for each 5 MB more.",
+    )
+    connect_timeout_seconds: float = Field(default=1, gt=0, description="To open a connection.")
+    max_retries: int = Field(
+        default=2, ge=0, description="Repeats of a request that failed by our or S3's fault."
+    )
+    retry_timeout_seconds: float = Field(
+        default=10,
+        gt=0,
+        description="No repeat begins after this; a balancer's client must not wait longer.",
+    )
+
+
+class DatabaseSettings(BaseModel):
+    """Where the catalogue is kept."""
+
+    url: SecretStr | None = Field(
+        default=None,
+        description="`postgresql://…`. Unset: PostgreSQL is started in the data directory.",
+    )
+    pool_size: int = Field(default=10, ge=2, description="Connections of one process, at most.")
+    acquire_timeout_seconds: float = Field(
+        default=2, gt=0, description="Waiting for a connection; then 503 with `Retry-After`."
+    )
+    statement_timeout_seconds: float = Field(default=5, gt=0, description="PostgreSQL's `statement_timeout`.")
+    commit_timeout_seconds: float = Field(
+        default=20, gt=0, description="How long a commit in doubt is repeated before it is called unknown."
+    )
+
+
+class EventsSettings(BaseModel):
+    """Where committed events are published."""
+
+    topic_arn: str | None = Field(
+        default=None,
+        pattern=r"^arn:[^:]+:sns:[^:]+:\d+:.+$",
+        description="The SNS topic. Unset: the log, and `outbox` in the data directory.",
+    )
+    endpoint: str | None = Field(default=None, description="Another address of an SNS service, for tests.")
+    poll_seconds: float = Field(
+        default=1, gt=0, description="The net below NOTIFY: how often the relay looks by itself."
+    )
+    publish_timeout_seconds: float = Field(
+        default=3, gt=0, description="For one batch; the log is the retry."
+    )
+
+
+class ImagingSettings(BaseModel):
+    """How images are inspected."""
+
+    inspect: Literal["full", "header"] = Field(
+        default="full",
+        description="`full` decodes every pixel in the cage; `header` reads structure only, "
+        "and leaves colours, hashes and EXIF unknown.",
+    )
+    disable: frozenset[Literal["jpeg", "png", "gif", "webp", "avif", "tiff", "heic"]] = Field(
+        default=frozenset(),
+        description="Formats to refuse, as a JSON list: a loader is out without a release.",
+    )
+    workers: int | None = Field(
+        default=None, ge=1, description="Decoding processes. Unset: one for each core."
+    )
+    max_side: int = Field(default=65_535, gt=0, description="Pixels along one side.")
+    max_pixels: int = Field(default=100_000_000, gt=0, description="Width x height x frames.")
+    max_pixels_avif: int = Field(default=50_000_000, gt=0, description="The same for AVIF and HEIC, 8 bit.")
+    max_pixels_avif_deep: int = Field(default=25_000_000, gt=0, description="The same above 8 bit a channel.")
+    max_frames: int = Field(default=1_000, gt=0, description="Frames of an animation, pages of a TIFF.")
+    max_scans: int = Field(
+        default=100, gt=0, description="Scans of a progressive JPEG: each is a whole pass."
+    )
+    max_metadata_bytes: int = Field(
+        default=8 * MiB, gt=0, description="Compressed metadata of a PNG, unpacked: more is refused."
+    )
+    cpu_seconds: int = Field(default=20, gt=0, description="RLIMIT_CPU of one decode.")
+    wall_seconds: float = Field(default=30, gt=0, description="A decode that takes longer is killed.")
+    max_resident_bytes: int = Field(
+        default=768 * MiB, gt=0, description="A decoder that grows larger is killed."
+    )
+    recycle_after: int = Field(default=500, gt=0, description="Images that one decoding process serves.")
+
+    def disabled(self, image_format: Format) -> bool:
+        """Tell whether a format is switched off."""
+        return image_format.name.lower() in self.disable
+
+
+class LimitsSettings(BaseModel):
+    """What one request, and all of them together, may take."""
+
+    max_upload_bytes: int = Field(default=50 * MiB, gt=0, description="Of one image.")
+    max_files: int = Field(default=100, gt=0, description="Files of one multipart request.")
+    max_parts: int = Field(default=200, gt=0, description="Parts of one multipart request, text included.")
+    max_text_bytes: int = Field(default=64 * 1024, gt=0, description="Of all text parts, or of a JSON body.")
+    memory_bytes: int = Field(
+        default=MiB,
+        ge=0,
+        description="A body up to this size stays in memory; a larger one goes to a file.",
+    )
+    in_flight_bytes: int = Field(
+        default=2048 * MiB,
+        gt=0,
+        description="Bodies being received or stored at once; beyond: 503 with `Retry-After`.",
+    )
+    min_bytes_per_second: int = Field(
+        default=1024, ge=0, description="A body slower than this over half a minute is cut. 0: never."
+    )
+    min_free_bytes: int = Field(
+        default=256 * MiB,
+        ge=0,
+        description="Free room on the spool's disk below which uploads are refused.",
+    )
+
+
+class LogSettings(BaseModel):
+    """What is written to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The lowest level."
+    )
+    format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="`auto`: colours on a terminal, JSON lines elsewhere."
+    )
+
+
+class Settings(BaseSettings):
+    """All of it. Read once, by `wiring`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TINTYPE_", env_nested_delimiter="__", extra="ignore", frozen=True
+    )
+
+    host: str = Field(default="127.0.0.1", description="The address to listen on: loopback only.")
+    port: int = Field(default=8000, ge=0, le=65_535, description="0: any free port; it is printed.")
+    data_dir: Path = Field(default=Path("data"), description="Everything that a laptop keeps.")
+    spool_dir: Path | None = Field(
+        default=None, description="For bodies on their way. Unset: `spool` in the data directory."
+    )
+    public_url: str | None = Field(
+        default=None, description="How clients reach the service, for links. Unset: as the request came."
+    )
+    link_ttl_seconds: int = Field(
+        default=3600, gt=0, description="How long a link lives unless asked otherwise."
+    )
+    drain_seconds: float = Field(default=8, ge=0, description="How long requests in flight may take to end.")
+    malloc_threshold_bytes: int = Field(
+        default=32 * MiB,
+        ge=0,
+        description="glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD: fewer system calls for each "
+        "body, more memory kept. 0 leaves glibc's own.",
+    )
+    objects: ObjectsSettings = Field(default=ObjectsSettings())
+    database: DatabaseSettings = Field(default=DatabaseSettings())
+    events: EventsSettings = Field(default=EventsSettings())
+    imaging: ImagingSettings = Field(default=ImagingSettings())
+    limits: LimitsSettings = Field(default=LimitsSettings())
+    log: LogSettings = Field(default=LogSettings())
