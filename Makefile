@@ -1,0 +1,49 @@
+# Every target sets up what it needs; a fresh machine needs Python 3.11 or newer and make.
+
+UV_VERSION := 0.13.9
+UV := .tools/bin/uv
+RUN := .venv/bin/
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check format bench docs clean
+
+help: ## Show what can be made
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+serve: .venv/.service ## Start Tintype on http://127.0.0.1:8000, with everything under ./data
+	@exec $(RUN)tintype serve
+
+test: .venv/.all ## Install what the tests need and run them
+	@bash tests/system-packages.sh
+	$(RUN)pytest -n 2 --dist loadgroup
+
+check: .venv/.all ## Format, lint, types, and the floors of the architecture
+	$(RUN)ruff format --check
+	$(RUN)ruff check
+	$(RUN)pyright --warnings
+	$(RUN)lint-imports
+
+format: .venv/.all ## Put the code into its form
+	$(RUN)ruff format
+	$(RUN)ruff check --fix
+
+bench: .venv/.all ## Measure Tintype beside its yardsticks; the results go to bench/results/
+	$(RUN)python -m tintype_bench
+
+docs: .venv/.all ## Make the generated pages of docs/ anew
+	$(RUN)python -m tintype.server.docs docs
+
+clean: ## Remove the environment; ./data stays
+	rm -rf .venv .tools
+
+# `serve` needs the service alone, `test` everything; a change of the lock file renews both.
+.venv/.service: uv.lock pyproject.toml | $(UV)
+	@test -e .venv/.all || $(UV) sync --quiet --locked --no-default-groups
+	@touch $@
+
+.venv/.all: uv.lock pyproject.toml bench/pyproject.toml | $(UV)
+	$(UV) sync --quiet --locked --all-packages
+	@touch $@
+
+$(UV):
+	@bash tools/install-uv.sh $(UV_VERSION)
