@@ -95,6 +95,34 @@ class RequestInvalid(TintypeError):
     title = "The request is not valid"
 
 
+class HttpInvalid(TintypeError):
+    """The bytes on the connection are not HTTP/1.1 (RFC 9112); the connection is closed."""
+
+    code = "http_invalid"
+    title = "The request is not valid HTTP"
+
+
+class HeadTooLarge(TintypeError):
+    """The request line and the header fields together are longer than the limit."""
+
+    code = "head_too_large"
+    title = "The header fields are too large"
+
+
+class BodyTooLarge(TintypeError):
+    """A JSON body is longer than the limit. The limit of one image is another: `upload_too_large`."""
+
+    code = "body_too_large"
+    title = "The body is larger than the limit"
+
+
+class CodingUnsupported(TintypeError):
+    """The body has a Content-Encoding (RFC 9110, section 8.4), which images do not need."""
+
+    code = "coding_unsupported"
+    title = "The body must not be compressed"
+
+
 class MultipartInvalid(TintypeError):
     """The multipart body breaks RFC 7578 or its limits."""
 
@@ -215,6 +243,13 @@ class ShuttingDown(TintypeError):
 
     code = "shutting_down"
     title = "This instance is shutting down"
+
+
+class NotReady(TintypeError):
+    """The instance cannot serve uploads: `reasons` names each part that fails, and how."""
+
+    code = "not_ready"
+    title = "This instance is not ready"
 
 
 class Internal(TintypeError):

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from tintype.model.errors import RequestInvalid
 
@@ -40,4 +40,4 @@ def attributes_of(raw: object) -> dict[str, Any]:
         raise RequestInvalid(f"Attributes take up to {MAX_ATTRIBUTES_BYTES} bytes of JSON; these are {size}.")
     if "\\u0000" in text:
         raise RequestInvalid("Attributes cannot hold the NUL character: PostgreSQL does not store it.")
-    return raw
+    return cast(dict[str, Any], raw)

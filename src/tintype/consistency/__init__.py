@@ -1,0 +1,1 @@
+"""How objects and rows are kept in step, and how it is proved."""

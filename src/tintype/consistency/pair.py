@@ -1,0 +1,71 @@
+"""The pair: a bucket and a database that belong together carry the same identity."""
+
+from uuid import UUID
+
+from tintype.catalogue import identity
+from tintype.catalogue.database import Database
+from tintype.model.errors import WrongPair
+from tintype.model.ids import new_id
+from tintype.objects.store import Objects
+
+
+async def claim(database: Database, objects: Objects) -> UUID:
+    """Return the identity that both sides carry; give them one when both are new.
+
+    Raises `WrongPair` before anything is written: a wrong bucket, an empty mount and a restored or
+    new database look alike to an upload, and each would scatter images over two places.
+    """
+    in_objects = await objects.read_identity()
+    async with database.transaction() as tx:
+        in_database = await identity.find(tx)
+    if in_objects == in_database and in_objects is not None:
+        return in_objects
+    if in_objects is None and in_database is None:
+        return await _introduce(database, objects)
+    if in_database is None and await _is_empty(objects):
+        # The first start ended between the two writes of `_introduce`.
+        return await _record(database, in_objects)
+    raise WrongPair(_explain(objects.location, in_objects, in_database))
+
+
+async def _introduce(database: Database, objects: Objects) -> UUID:
+    if not await _is_empty(objects):
+        raise WrongPair(
+            f"The database is new, but {objects.location} holds images of a Tintype before it. "
+            "Name the database that belongs to them, or an empty place for new images."
+        )
+    fresh = new_id()
+    await objects.write_identity(fresh)
+    return await _record(database, fresh)
+
+
+async def _record(database: Database, pair: UUID | None) -> UUID:
+    if pair is None:
+        raise ValueError("an identity is needed")
+    async with database.transaction() as tx:
+        await identity.add(tx, pair)
+    return pair
+
+
+async def _is_empty(objects: Objects) -> bool:
+    async for page in objects.list("originals/"):
+        if page:
+            return False
+    return True
+
+
+def _explain(location: str, in_objects: UUID | None, in_database: UUID | None) -> str:
+    if in_objects is None:
+        return (
+            f"The database belongs to object store {in_database}, but {location} has no identity: "
+            "it is empty, not mounted, or another one. Mount or name the right one."
+        )
+    if in_database is None:
+        return (
+            f"{location} belongs to Tintype {in_objects}, but the database is new and the store holds images. "
+            "Name the database that belongs to it, or restore that database."
+        )
+    return (
+        f"{location} belongs to Tintype {in_objects}, the database to {in_database}. "
+        "Name the two that belong together."
+    )

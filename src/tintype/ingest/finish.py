@@ -1,0 +1,54 @@
+"""The one verb that every door ends in: arrived bytes become an image, or a clear refusal."""
+
+from dataclasses import dataclass
+
+from tintype.catalogue.commits import Commits
+from tintype.imaging.inspect import Inspector
+from tintype.model.body import Body
+from tintype.model.checkpoint import checkpoint
+from tintype.model.errors import UploadEmpty
+from tintype.model.upload import Arrival, Outcome, Upload
+from tintype.objects.keys import original_key
+from tintype.objects.metadata import describe
+from tintype.objects.store import Objects
+from tintype.telemetry import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Ingest:
+    """Check, do, record. No transaction is open while bytes move, and nothing is cleaned up on error."""
+
+    inspector: Inspector
+    objects: Objects
+    commits: Commits
+    metrics: Metrics
+
+    async def finish(self, upload: Upload, body: Body) -> Outcome:
+        """Turn arrived bytes into an image; its row and its event commit together.
+
+        A crash before the commit leaves an object without a row, which the consistency check settles.
+        A row without its object cannot happen: the key is this attempt's own, and never used again.
+
+        Raises what `Inspector.inspect`, `Objects.put` and `Commits.commit` raise; then nothing was
+        stored, or (503) it is not known, and the same request again is safe.
+        """
+        if body.length == 0:
+            raise UploadEmpty("The upload has no bytes. Check the file that you are sending.")
+        earlier = await self.commits.find_earlier(upload, body.sha256)
+        if earlier is not None:
+            return earlier
+        with self.metrics.stage("inspect"):
+            facts = await self.inspector.inspect(body)
+        checkpoint("before-put")
+        with self.metrics.stage("put"):
+            stored = await self.objects.put(
+                original_key(upload.id),
+                body,
+                content_type=facts.format.value,
+                metadata=describe(upload, facts, size=body.length, sha256=body.sha256),
+            )
+        checkpoint("after-put")
+        with self.metrics.stage("commit"):
+            return await self.commits.commit(
+                Arrival(upload=upload, facts=facts, size=body.length, sha256=body.sha256, etag=stored.etag)
+            )

@@ -1,0 +1,5 @@
+"""What all tests share: each plugin below brings one real part."""
+
+pytest_plugins = [
+    "service",
+]

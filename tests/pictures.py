@@ -1,0 +1,26 @@
+"""Small pictures, made on the spot; each call with another seed gives other bytes."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+
+def picture(kind: str = "PNG", *, seed: int, size: tuple[int, int] = (64, 48), **options: object) -> bytes:
+    """Return a picture with soft colours and a little noise, as cameras make them."""
+    generator = np.random.default_rng(seed)
+    ramp = np.linspace(0, 255, size[0])[None, :, None] * generator.random(3)[None, None, :]
+    noise = generator.integers(0, 24, (size[1], size[0], 3))
+    pixels = np.clip(ramp + noise, 0, 255).astype(np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, kind, **options)
+    return out.getvalue()
+
+
+def animation(*, seed: int, frames: int = 3) -> bytes:
+    """Return an animated GIF."""
+    generator = np.random.default_rng(seed)
+    images = [Image.fromarray(generator.integers(0, 255, (32, 32, 3), dtype=np.uint8)) for _ in range(frames)]
+    out = io.BytesIO()
+    images[0].save(out, "GIF", save_all=True, append_images=images[1:], duration=100)
+    return out.getvalue()
