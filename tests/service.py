@@ -24,6 +24,7 @@ class Service:
     data_dir: Path
     environment: dict[str, str] = field(default_factory=dict)
     base: str = ""
+    command: list[str] = field(default_factory=lambda: COMMAND)
     log: list[str] = field(default_factory=list)
     process: subprocess.Popen[str] | None = None
 
@@ -31,7 +32,7 @@ class Service:
         """Start, and return when it answers."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("TINTYPE_", "AWS_"))}
         self.process = subprocess.Popen(
-            [*COMMAND, "--data-dir", str(self.data_dir)],
+            [*self.command, "--data-dir", str(self.data_dir)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -75,7 +76,7 @@ class Service:
         return self.process.wait(30)
 
     def kill(self) -> None:
-        """Pull the plug: SIGKILL for the process and all that it started."""
+        """Pull the plug: SIGKILL, after which nothing can be tidied."""
         assert self.process is not None
         self.process.kill()
         self.process.wait(30)

@@ -1,0 +1,99 @@
+"""The serving process: parts opened, a socket bound, requests answered until a signal, everything closed."""
+
+import asyncio
+import ctypes
+import signal
+import socket
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import uvicorn
+
+from tintype.server.app import create_app
+from tintype.server.context import Context
+from tintype.settings import Settings
+from tintype.wiring import open_parts
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than the idle timeout of a balancer (60 s at AWS), which would answer 502 otherwise."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""glibc's names, from malloc.h (mallopt(3))."""
+
+
+async def serve_forever(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM, then let requests in flight end and close every part."""
+    _tune_malloc(settings.malloc_threshold_bytes)
+    with _listen(settings.host, settings.port) as listener:
+        async with open_parts(settings) as parts:
+            context = Context.of(parts)
+            server = _Server(_config(settings, context))
+            _greet(settings, listener.getsockname()[1], parts.objects.location)
+            await server.serve(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which would raise the signal again after its end, before the parts are closed."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
+def _config(settings: Settings, context: Context) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(context),
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind before anything is opened: a port that is taken is the first thing to say."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise PortTaken(f"Cannot listen on {host}:{port}: {error.strerror}. Choose another --port.") from error
+    return listener
+
+
+def _tune_malloc(threshold: int) -> None:
+    """Keep the buffers of bodies in the heap: glibc maps and unmaps each of them otherwise.
+
+    Measured to be half of the cost of receiving a large body; the price is a heap that stays near its peak.
+    """
+    if threshold and sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(M_MMAP_THRESHOLD, threshold)
+            mallopt(M_TRIM_THRESHOLD, threshold)
+
+
+def _greet(settings: Settings, port: int, objects: str) -> None:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    base = f"http://{host}:{port}"
+    database = "PostgreSQL in the data directory" if settings.database.url is None else "PostgreSQL as configured"
+    print(  # noqa: T201 # a person reads this on the terminal
+        f"\n  Tintype serves on {base}\n\n"
+        f"  images     {objects}\n"
+        f"  catalogue  {database}\n"
+        f"  data       {settings.data_dir.resolve()}\n"
+        f"  try        curl -F file=@picture.jpg {base}/v1/images\n"
+        f"  browse     {base}/docs\n\n"
+        "  Ctrl-C ends it.\n",
+        flush=True,
+    )

@@ -1,0 +1,189 @@
+"""The shapes that cross the API: what clients send is checked by them, what they get is described by them."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from tintype.model.image import Image, State
+from tintype.model.payload import image_payload
+from tintype.server.warnings import warnings_of
+
+EXAMPLE: dict[str, Any] = {
+    "id": "01932c07-209c-7f3a-8f51-6b1d0a4be3c2",
+    "owner": "local",
+    "filename": "rome.jpg",
+    "extension": "jpg",
+    "declared_type": "image/jpeg",
+    "content_type": "image/jpeg",
+    "bytes": 2483112,
+    "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "width": 4032,
+    "height": 3024,
+    "frames": 1,
+    "orientation": 6,
+    "has_alpha": False,
+    "taken_at": "2026-05-01T12:30:00",
+    "camera": {"make": "Apple", "model": "iPhone 15", "iso": 64, "f_number": 1.6},
+    "thumbhash": "1QcSHQRnh493V4dIh4eXh1h4kJUI",
+    "dominant_color": "#8a7f6d",
+    "phash": "c3d4a1b2e5f60718",
+    "tags": ["holiday"],
+    "attributes": {"album": "Rome"},
+    "state": "ready",
+    "protocol": "multipart",
+    "created_at": "2026-05-02T08:00:00.123456+00:00",
+    "updated_at": "2026-05-02T08:00:00.123456+00:00",
+    "deleted_at": None,
+    "version": 1,
+    "url": "/v1/images/01932c07-209c-7f3a-8f51-6b1d0a4be3c2/content",
+    "urls": {
+        "self": "/v1/images/01932c07-209c-7f3a-8f51-6b1d0a4be3c2",
+        "content": "/v1/images/01932c07-209c-7f3a-8f51-6b1d0a4be3c2/content",
+    },
+    "warnings": [],
+}
+
+
+class Warning_(BaseModel):  # noqa: N801 # `Warning` is Python's own
+    """Something that the sender may want to know; the image is stored all the same."""
+
+    model_config = ConfigDict(title="Warning")
+
+    code: str
+    detail: str
+
+
+class ImageUrls(BaseModel):
+    """Where the image's resources are, relative to the service."""
+
+    self: str
+    content: str
+
+
+class ImageOut(BaseModel):
+    """An image. `width` and `height` are as stored; `orientation` (EXIF 1 to 8) says how to turn them."""
+
+    model_config = ConfigDict(title="Image", json_schema_extra={"example": EXAMPLE})
+
+    id: UUID
+    owner: str
+    filename: str
+    extension: str
+    declared_type: str | None
+    content_type: str
+    bytes: int
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    width: int
+    height: int
+    frames: int
+    orientation: int = Field(ge=1, le=8)
+    has_alpha: bool | None
+    taken_at: datetime | None = Field(description="By the camera's clock; without a zone unless it has one.")
+    camera: dict[str, Any]
+    thumbhash: str | None = Field(description="Base64; see evanw.github.io/thumbhash.")
+    dominant_color: str | None = Field(description="`#rrggbb`")
+    phash: str | None = Field(description="64-bit perceptual hash: similar pictures differ in few bits.")
+    tags: list[str]
+    attributes: dict[str, Any]
+    state: State
+    protocol: str
+    created_at: datetime
+    updated_at: datetime
+    deleted_at: datetime | None
+    version: int
+    url: str = Field(description="The bytes; the same as `urls.content`.")
+    urls: ImageUrls
+    warnings: list[Warning_]
+    exif: dict[str, Any] | None = Field(default=None, description="Only with `?include=exif`.")
+
+
+class UploadResult(BaseModel):
+    """What became of one file among several."""
+
+    filename: str
+    status: int
+    image: ImageOut | None = None
+    problem: dict[str, Any] | None = None
+
+
+class UploadResults(BaseModel):
+    """What became of each file, in the order in which they were sent."""
+
+    results: list[UploadResult]
+
+
+class ImagePage(BaseModel):
+    """A page of a list. `next_cursor` is null on the last one."""
+
+    data: list[ImageOut]
+    next_cursor: str | None
+
+
+class ImagePatch(BaseModel):
+    """A merge patch (RFC 7396): what is absent stays, `null` in `attributes` removes a key."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"example": {"tags": ["holiday", "rome"], "attributes": {"album": "Rome"}}},
+    )
+
+    filename: str | None = Field(default=None, min_length=1)
+    tags: list[str] | None = None
+    attributes: dict[str, Any] | None = None
+
+
+class LinkRequest(BaseModel):
+    """How long a link shall live, and whether a browser saves the file or shows it."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"expires_in": 3600}})
+
+    expires_in: int | None = Field(default=None, ge=1, le=604_800, description="Seconds, a week at most.")
+
+
+class LinkOut(BaseModel):
+    """A link to the bytes that works without credentials until it expires."""
+
+    url: str
+    expires_at: datetime
+
+
+class FilterParams(BaseModel):
+    """The filters that a list and the random choice have in common."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ext: str | None = Field(default=None, description="Of the file name: `jpg`.", examples=["jpg"])
+    content_type: str | None = Field(default=None, description="Of the bytes: `image/png`.")
+    tag: list[str] = Field(default=[], description="Given several times, all of them must be there.")
+    min_bytes: int | None = Field(default=None, ge=0)
+    max_bytes: int | None = Field(default=None, ge=0)
+    created_after: AwareDatetime | None = Field(default=None, description="RFC 3339, with its zone.")
+    created_before: AwareDatetime | None = Field(default=None, description="RFC 3339, with its zone.")
+    q: str | None = Field(default=None, max_length=200, description="A part of the name, or a tag.")
+
+
+class ListParams(FilterParams):
+    """The filters of a list, its order and its place in it."""
+
+    state: Literal["ready", "deleted"] = Field(default="ready", description="`deleted`: the trash.")
+    sort: Literal["created_at", "-created_at", "bytes", "-bytes", "filename", "-filename"] = "-created_at"
+    limit: int = Field(default=50, ge=1, le=200)
+    cursor: str | None = Field(default=None, max_length=2000, description="`next_cursor` of the page before.")
+
+
+Include = Annotated[Literal["exif"] | None, Field(description="`exif`: the rest of the EXIF data.")]
+
+
+def image_resource(image: Image, *, base: str = "") -> dict[str, Any]:
+    """Return the image as the API shows it. `base` is put before its URLs."""
+    path = f"{base}/v1/images/{image.id}"
+    content = f"{path}/content"
+    return {
+        **image_payload(image),
+        "url": content,
+        "urls": {"self": path, "content": content},
+        "warnings": warnings_of(image),
+    }

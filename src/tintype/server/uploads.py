@@ -1,0 +1,293 @@
+"""The doors for new images: a form, a raw body, a raw body under a name."""
+
+import base64
+import hashlib
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from multipart import parse_options_header
+
+from tintype.ingest.receive import Pace, fast_enough
+from tintype.model.body import Body
+from tintype.model.errors import (
+    CodingUnsupported,
+    DecoderFailed,
+    DigestMismatch,
+    FileMissing,
+    IdempotencyKeyReused,
+    ImageCorrupt,
+    ImageTooLarge,
+    MultipartInvalid,
+    Overloaded,
+    RequestInvalid,
+    TintypeError,
+    UnsupportedType,
+    UploadEmpty,
+    UploadIncomplete,
+    UploadTooLarge,
+)
+from tintype.model.filename import clean_filename
+from tintype.model.labels import attributes_of, tags_of
+from tintype.model.upload import Duplicate, Idempotency, Outcome, Replayed, Upload
+from tintype.server.announced import digests_of, idempotency_key_of
+from tintype.server.context import Context, context_of
+from tintype.server.forms import FilePart, Form, FormReader
+from tintype.server.openapi import may_fail
+from tintype.server.problems import problem_body, status_of
+from tintype.server.schemas import EXAMPLE, ImageOut, UploadResults, image_resource
+from tintype.server.warnings import declared_type_of
+
+router = APIRouter(prefix="/v1/images", tags=["images"])
+
+OWNER = "local"
+"""Whoever reaches a service without identity owns what is in it."""
+
+PARAMETERS = frozenset({"filename", "tag", "tags", "attributes", "on_duplicate"})
+REFUSALS = (
+    RequestInvalid,
+    MultipartInvalid,
+    FileMissing,
+    UploadEmpty,
+    UploadIncomplete,
+    DigestMismatch,
+    UploadTooLarge,
+    UnsupportedType,
+    CodingUnsupported,
+    ImageCorrupt,
+    ImageTooLarge,
+    DecoderFailed,
+    IdempotencyKeyReused,
+    Overloaded,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the request asks for beside the bytes: from the query, or from the text parts of a form."""
+
+    tags: tuple[str, ...]
+    attributes: dict[str, Any]
+    keep_duplicate: bool
+    idempotency_key: str | None
+
+
+@router.post("", status_code=201, response_model=ImageOut | UploadResults, responses=may_fail(*REFUSALS))
+async def upload_images(request: Request) -> Response:
+    """Store one image, or several.
+
+    Send a form (`multipart/form-data`, any field name, one file or many) or the bytes themselves as
+    the body. The answer comes when the bytes are stored and the row and its event are committed.
+    """
+    declared_type, options = parse_options_header(request.headers.get("content-type", ""))
+    if declared_type == "multipart/form-data":
+        return await _upload_form(request, options.get("boundary", ""))
+    if declared_type.startswith("multipart/"):
+        raise MultipartInvalid("Several files are sent as multipart/form-data.")
+    return await _upload_raw(request, request.query_params.get("filename", ""))
+
+
+@router.put("/{filename}", status_code=201, response_model=ImageOut, responses=may_fail(*REFUSALS))
+async def upload_named_image(filename: str, request: Request) -> Response:
+    """Store the body as an image of that name: `curl -T rome.jpg …/v1/images/`."""
+    return await _upload_raw(request, filename)
+
+
+async def _upload_raw(request: Request, filename: str) -> Response:
+    context = context_of(request)
+    wishes = _wishes(request, texts={})
+    incoming = context.receiver.begin(_declared_length(request), _announced(request))
+    try:
+        async with fast_enough(context.settings.limits) as pace:
+            async for chunk in _body(request):
+                pace.add(len(chunk))
+                await incoming.write(chunk)
+        body = await incoming.finish()
+        declared_type = declared_type_of(request.headers.get("content-type"))
+        outcome = await _finish(context, wishes, FilePart(filename, declared_type, body), protocol="raw")
+    finally:
+        incoming.close()
+    return _answer(context, outcome)
+
+
+async def _upload_form(request: Request, boundary: str) -> Response:
+    context = context_of(request)
+    limits = context.settings.limits
+    _check_form_length(context, _declared_length(request))
+    digests = _announced(request)
+    form = Form()
+    try:
+        async with fast_enough(limits) as pace, aclosing(_chunks(request, pace, digests)) as chunks:
+            await FormReader(context.receiver, limits, form).read(boundary, chunks)
+        wishes = _wishes(request, form.texts)
+        if len(form.files) == 1:
+            return _answer(context, await _finish(context, wishes, form.files[0], protocol="multipart"))
+        return await _finish_several(context, wishes, form.files)
+    finally:
+        form.close()
+
+
+async def _finish(context: Context, wishes: Wishes, part: FilePart, *, protocol: str) -> Outcome:
+    """Hand one file to the one verb. The attempt's id is made now: the time it took to arrive is not its age."""
+    upload = Upload(
+        owner=OWNER,
+        filename=clean_filename(part.filename),
+        declared_type=part.declared_type,
+        protocol=protocol,
+        tags=wishes.tags,
+        attributes=wishes.attributes,
+        keep_duplicate=wishes.keep_duplicate,
+    )
+    if wishes.idempotency_key is not None:
+        fingerprint = _fingerprint(upload, part.body)
+        upload = replace(upload, idempotency=Idempotency(wishes.idempotency_key, fingerprint))
+    return await context.ingest.finish(upload, part.body)
+
+
+async def _finish_several(context: Context, wishes: Wishes, files: list[FilePart]) -> Response:
+    """Finish one after another, so that the same picture sent twice is found to be the same."""
+    results: list[dict[str, Any]] = []
+    for number, part in enumerate(files):
+        result: dict[str, Any] = {"filename": clean_filename(part.filename)}
+        try:
+            outcome = await _finish(context, _numbered(wishes, number), part, protocol="multipart")
+            status, image = _status_and_image(context, outcome)
+            result |= {"status": status, "image": image}
+        except TintypeError as error:
+            result |= {"status": status_of(error), "problem": problem_body(error)}
+        results.append(result)
+    return _answer_several(results)
+
+
+def _answer(context: Context, outcome: Outcome) -> Response:
+    status, resource = _status_and_image(context, outcome)
+    headers = {
+        "location": resource["urls"]["self"],
+        "etag": f'"v{resource["version"]}"',
+        # Of the image that was stored, as ETag and Location are (RFC 9110, section 8.8): the client's proof.
+        "repr-digest": _digest_field(resource["sha256"]),
+    }
+    if isinstance(outcome, Replayed):
+        headers["idempotent-replayed"] = "true"
+    return Response(orjson.dumps(resource), status, headers, media_type="application/json")
+
+
+def _answer_several(results: list[dict[str, Any]]) -> Response:
+    """201 when all are stored, 200 when all were there already, 207 when some failed, a problem when all did."""
+    body: dict[str, Any] = {"results": results}
+    statuses = {result["status"] for result in results}
+    if all("problem" in result for result in results):
+        first = results[0]["problem"]
+        return Response(orjson.dumps(first | body), first["status"], media_type="application/problem+json")
+    status = 207 if any("problem" in result for result in results) else max(statuses)
+    return Response(orjson.dumps(body), status, media_type="application/json")
+
+
+def _status_and_image(context: Context, outcome: Outcome) -> tuple[int, dict[str, Any]]:
+    first = outcome.outcome if isinstance(outcome, Replayed) else outcome
+    base = context.settings.public_url or ""
+    return 200 if isinstance(first, Duplicate) else 201, image_resource(first.image, base=base)
+
+
+def _wishes(request: Request, texts: dict[str, list[str]]) -> Wishes:
+    query = request.query_params
+    unknown = sorted(set(query) - PARAMETERS)
+    if unknown:
+        raise RequestInvalid(
+            f"An upload takes the parameters {', '.join(sorted(PARAMETERS))}; `{unknown[0]}` is not one."
+        )
+
+    def given(name: str) -> list[str]:
+        return query.getlist(name) + texts.get(name, [])
+
+    on_duplicate = (given("on_duplicate") or ["existing"])[-1]
+    if on_duplicate not in ("existing", "keep"):
+        raise RequestInvalid("`on_duplicate` is `existing` (the default) or `keep`.")
+    listed = [tag for several in given("tags") for tag in several.split(",")]
+    return Wishes(
+        tags=tags_of(given("tag") + listed),
+        attributes=_attributes(given("attributes")),
+        keep_duplicate=on_duplicate == "keep",
+        idempotency_key=idempotency_key_of(request.headers.get("idempotency-key")),
+    )
+
+
+def _attributes(texts: list[str]) -> dict[str, Any]:
+    try:
+        return attributes_of(orjson.loads(texts[-1])) if texts else {}
+    except orjson.JSONDecodeError as error:
+        raise RequestInvalid(f"`attributes` is not JSON: {error}.") from error
+
+
+def _numbered(wishes: Wishes, number: int) -> Wishes:
+    """Give each file of a form a key of its own: a repeated form replays each answer."""
+    if wishes.idempotency_key is None:
+        return wishes
+    return replace(wishes, idempotency_key=f"{wishes.idempotency_key}#{number}")
+
+
+def _announced(request: Request) -> dict[str, bytes]:
+    return digests_of((name, request.headers.get(name)) for name in ("Content-Digest", "Repr-Digest"))
+
+
+def _fingerprint(upload: Upload, body: Body) -> bytes:
+    """Sum up what was asked: the bytes, the name, and the wishes."""
+    asked = [upload.filename, upload.tags, upload.attributes, upload.keep_duplicate]
+    return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS) + body.sha256).digest()
+
+
+def _declared_length(request: Request) -> int | None:
+    """Return Content-Length; refuse a coded body, whose length and digest would be those of something else."""
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise CodingUnsupported(
+            "Send the image as it is, without Content-Encoding: it is compressed already.",
+        )
+    length = request.headers.get("content-length")
+    return int(length) if length is not None else None
+
+
+def _check_form_length(context: Context, length: int | None) -> None:
+    """Refuse before the body is read what no reading could make right."""
+    limits = context.settings.limits
+    most = limits.max_upload_bytes * limits.max_files + limits.max_text_bytes
+    if length is not None and length > most:
+        raise UploadTooLarge(
+            f"A form takes up to {limits.max_files} images of {limits.max_upload_bytes} bytes each.",
+            details={"limit": most},
+        )
+
+
+async def _chunks(request: Request, pace: Pace, digests: dict[str, bytes]) -> AsyncGenerator[bytes]:
+    """Yield the form's bytes as they arrive; at the end, hold them against the announced digests."""
+    hashes = {algorithm: hashlib.new(algorithm.replace("-", "")) for algorithm in digests}
+    async for chunk in _body(request):
+        pace.add(len(chunk))
+        for each in hashes.values():
+            each.update(chunk)
+        yield chunk
+    for algorithm, announced in digests.items():
+        if hashes[algorithm].digest() != announced:
+            raise DigestMismatch(
+                f"The {algorithm} of the form that arrived is not the one announced. Send it again.",
+                details={"algorithm": algorithm},
+            )
+
+
+async def _body(request: Request) -> AsyncGenerator[bytes]:
+    """Yield what arrives. Raises `UploadIncomplete` when the client goes before the end."""
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise UploadIncomplete("The connection ended before the whole body had arrived. Send it again.")
+        more = message.get("more_body", False)
+        if chunk := message.get("body", b""):
+            yield chunk
+
+
+def _digest_field(sha256: str) -> str:
+    return f"sha-256=:{base64.b64encode(bytes.fromhex(sha256)).decode()}:"

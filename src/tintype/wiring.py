@@ -1,0 +1,115 @@
+"""The one place that chooses: settings become parts, once, and only here an adapter is named."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from tintype.catalogue.commits import Commits
+from tintype.catalogue.database import Database
+from tintype.catalogue.embedded import EmbeddedPostgres
+from tintype.catalogue.migrations import migrate
+from tintype.consistency import pair
+from tintype.imaging.cage import Cage
+from tintype.imaging.inspect import Inspector
+from tintype.ingest.budget import Budget
+from tintype.ingest.finish import Ingest
+from tintype.ingest.receive import Receiver
+from tintype.messaging.local import LocalPublisher
+from tintype.messaging.publisher import Publisher
+from tintype.messaging.sns import SnsPublisher
+from tintype.objects.store import Objects
+from tintype.relay import Relay
+from tintype.server.context import Context
+from tintype.settings import Settings
+from tintype.telemetry import Metrics
+
+SPOOL_THREADS = 4
+"""They hash and write blocks of large bodies; both let go of the interpreter's lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that doors use, open and ready."""
+
+    settings: Settings
+    metrics: Metrics
+    pair: UUID
+    database: Database
+    objects: Objects
+    inspector: Inspector
+    receiver: Receiver
+    ingest: Ingest
+    links: Links
+    relay: Relay
+
+
+@asynccontextmanager
+async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
+    """Open every part, in the order in which they lean on each other, and close them in the reverse.
+
+    Raises `WrongPair`, `DatabaseUnavailable` and `StorageUnavailable` with a sentence for the operator.
+    """
+    async with AsyncExitStack() as stack:
+        data_dir = settings.data_dir.resolve()
+        spool_dir = settings.spool_dir or data_dir / "spool"
+        spool_dir.mkdir(parents=True, exist_ok=True)
+        metrics = Metrics()
+        database = await stack.enter_async_context(
+            Database.open(await _database_url(settings, data_dir, stack), settings.database)
+        )
+        objects = Objects.open(settings.objects, data_dir)
+        stack.push_async_callback(objects.aclose)
+        identity = await pair.claim(database, objects)
+        inspector = await _inspector(settings, stack)
+        commits = await stack.enter_async_context(Commits.open(database))
+        threads = stack.enter_context(ThreadPoolExecutor(SPOOL_THREADS, thread_name_prefix="spool"))
+        relay = Relay(database, _publisher(settings, data_dir), settings.events.poll_seconds, metrics)
+        stack.push_async_callback(_stop, asyncio.create_task(relay.run(), name="relay"))
+        yield Parts(
+            settings=settings,
+            metrics=metrics,
+            pair=identity,
+            database=database,
+            objects=objects,
+            inspector=inspector,
+            receiver=Receiver(settings.limits, spool_dir, Budget(settings.limits, spool_dir), threads),
+            ingest=Ingest(inspector, objects, commits, metrics),
+            links=_links(settings, identity),
+            relay=relay,
+        )
+
+
+async def _database_url(settings: Settings, data_dir: Path, stack: AsyncExitStack) -> str:
+    """Start PostgreSQL in the data directory, and bring it up to date, unless another one is named."""
+    if settings.database.url is not None:
+        return settings.database.url.get_secret_value()
+    postgres = await stack.enter_async_context(EmbeddedPostgres.run(data_dir))
+    await migrate(postgres.url)
+    return postgres.url
+
+
+async def _inspector(settings: Settings, stack: AsyncExitStack) -> Inspector:
+    if settings.imaging.inspect == "header":
+        return Inspector(settings.imaging, None)
+    return Inspector(settings.imaging, await stack.enter_async_context(Cage.open(settings.imaging)))
+
+
+def _publisher(settings: Settings, data_dir: Path) -> Publisher:
+    if settings.events.topic_arn is not None:
+        return SnsPublisher(settings.events)
+    return LocalPublisher(data_dir / "outbox")
+
+
+def _links(settings: Settings, data_dir: Path) -> Links:
+    if settings.objects.url is not None and settings.objects.url.startswith("s3://"):
+        return S3Links(settings.objects)
+    return LocalLinks(_secret(data_dir / "link-secret"))
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
