@@ -7,7 +7,7 @@ to AWS. Environment variables begin with `TINTYPE_`; a group and its field are j
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tintype.model.image import Format
@@ -77,8 +77,19 @@ class EventsSettings(BaseModel):
         default=1, gt=0, description="The net below NOTIFY: how often the relay looks by itself."
     )
     publish_timeout_seconds: float = Field(
-        default=3, gt=0, description="For one batch; the log is the retry."
+        default=3, gt=0, description="For what is published at once; the log of events is the retry."
     )
+
+    @field_validator("topic_arn")
+    @classmethod
+    def _is_a_standard_topic(cls, arn: str | None) -> str | None:
+        """Refuse a FIFO topic: it promises an order that retries and several relays do not keep."""
+        if arn is not None and arn.endswith(".fifo"):
+            raise ValueError(
+                "this is a FIFO topic, which reaches queues only, and whose order Tintype does not keep; "
+                "name a standard topic, and let receivers go by each image's version"
+            )
+        return arn
 
 
 class ImagingSettings(BaseModel):
@@ -130,6 +141,11 @@ class LimitsSettings(BaseModel):
         default=MiB,
         ge=0,
         description="A body up to this size stays in memory; a larger one goes to a file.",
+    )
+    memory_total_bytes: int = Field(
+        default=64 * MiB,
+        ge=0,
+        description="All bodies in memory together; beyond, small ones go to files too.",
     )
     in_flight_bytes: int = Field(
         default=2048 * MiB,

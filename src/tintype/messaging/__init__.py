@@ -1,0 +1,1 @@
+"""Telling others: an event becomes a message, and a publisher hands it to whoever listens."""

@@ -1,0 +1,185 @@
+"""What is told of an event, and the port of those who tell it."""
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC
+from typing import Any, Protocol
+from uuid import UUID
+
+from tintype.model.event import Event, Kind
+
+MAX_BODY_BYTES = 64 * 1024
+"""Of the machine's JSON. A JSON string inside JSON at most doubles, and it is put into one twice
+(SNS's message structure, then the notification of a queue): 256 KB, the limit of both, is never met.
+SNS also bills by 64 KB."""
+
+MAX_SUBJECT_CHARS = 99
+"""SNS, API_Publish, `Subject`: printable ASCII, fewer than 100 characters, begins with a letter."""
+
+MAX_SMS_CHARS = 140
+"""SNS sends 140 bytes as one SMS; ours are ASCII, and longer ones would be charged as several."""
+
+_LONG_PARTS = ("attributes", "camera")
+"""Parts of the payload whose length or content the sender or the camera decides."""
+
+_HEADLINES = {
+    Kind.STORED: ("Image stored", "was stored"),
+    Kind.UPDATED: ("Image changed", "was changed"),
+    Kind.DELETED: ("Image deleted", "was moved to the trash"),
+    Kind.RESTORED: ("Image restored", "was brought back from the trash"),
+}
+
+# What the JSON encoder leaves alone and SNS refuses (its FAQ: the characters of XML 1.0 only).
+_NOT_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
+
+Attribute = str | int | list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One event in the words of each kind of listener."""
+
+    position: int
+    """Where the event stands in the log; a report speaks of messages by it."""
+    id: UUID
+    """The event's id: the same for ever, so receivers can drop what they have seen."""
+    kind: Kind
+    subject: str
+    """Printable ASCII, up to `MAX_SUBJECT_CHARS`."""
+    default: str
+    """The body for machines: JSON with type, id, position, timestamp and data, as in Standard Webhooks.
+
+    Data is the image's payload. Where it was too long, or could not be written as JSON, `omitted`
+    names the parts that were left out: a receiver asks the API for them.
+    """
+    email: str
+    """The body for people: a sentence and the facts, in plain text."""
+    sms: str
+    """The shortest form: ASCII, up to `MAX_SMS_CHARS`."""
+    attributes: dict[str, Attribute]
+    """What filters look at. Extension and type are in lower case, tags as the image has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of each message, by position: each one is in exactly one of the two."""
+
+    taken: frozenset[int] = frozenset()
+    refused: dict[int, str] = field(default_factory=dict[int, str])
+    """With the reason. A refused message is offered again later."""
+
+
+class Publisher(Protocol):
+    """Hands messages to whoever listens.
+
+    A message in `taken` is durable with the publisher. One in `refused` may have been sent all the
+    same, when the answer was lost: the same message, under the same id, is then sent again. One that
+    is refused holds back no other. A publisher that is down refuses everything, and soon, with the
+    reason; it does not raise.
+    """
+
+    async def publish(self, messages: Sequence[Message]) -> Report:
+        """Send the messages, in their order as far as one sender can keep it."""
+        ...
+
+
+def message_of(event: Event) -> Message:
+    """Return what is told of an event."""
+    image = event.payload
+    name = _visible(image["filename"])
+    headline, verb = _HEADLINES[event.kind]
+    return Message(
+        position=event.position,
+        id=event.id,
+        kind=event.kind,
+        subject=_fit(f"{headline}: ", _ascii(name), "", MAX_SUBJECT_CHARS),
+        default=_body(event),
+        email=_letter(event, name, verb),
+        sms=_fit(f"{headline}: ", _ascii(name), f", {_facts(image)}", MAX_SMS_CHARS),
+        attributes={
+            "kind": event.kind.value,
+            "ext": image["extension"].lower(),
+            "content_type": image["content_type"].lower(),
+            "bytes": image["bytes"],
+            "width": image["width"],
+            "height": image["height"],
+            "tags": list(image["tags"]),
+            "owner": event.owner,
+        },
+    )
+
+
+def storable_json(value: object) -> str:
+    """Return compact JSON of which every character can travel through SNS and SQS."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _NOT_XML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _body(event: Event) -> str:
+    """Return the machine's JSON, without the long parts where the whole would not do."""
+    envelope: dict[str, Any] = {
+        "type": event.kind.value,
+        "id": str(event.id),
+        "position": event.position,
+        "timestamp": event.created_at.astimezone(UTC).isoformat(),
+        "data": event.payload,
+    }
+    try:
+        body = storable_json(envelope)
+    except (ValueError, RecursionError):  # numbers and nesting that JSON in a database can have
+        body = None
+    if body is not None and len(body.encode()) <= MAX_BODY_BYTES:
+        return body
+    short = {key: value for key, value in event.payload.items() if key not in _LONG_PARTS}
+    return storable_json(envelope | {"omitted": list(_LONG_PARTS), "data": short})
+
+
+def _letter(event: Event, name: str, verb: str) -> str:
+    """Return the plain text of a mail."""
+    image = event.payload
+    lines = [
+        f"{name} {verb}: {_facts(image)}.",
+        "",
+        f"Image: {event.image_id}",
+        f"Owner: {_visible(event.owner)}",
+        *([f"Tags: {_visible(', '.join(image['tags']))}"] if image["tags"] else []),
+        f"When: {event.created_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",
+        f"Event: {event.id}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _facts(image: Mapping[str, Any]) -> str:
+    kind = image["content_type"].partition("/")[2].upper()
+    return f"{kind} of {image['width']} x {image['height']} pixels, {_size(image['bytes'])}"
+
+
+def _size(count: int) -> str:
+    """Return bytes as people say them (SI units)."""
+    for unit, power in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= power:
+            return f"{count / power:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def _fit(before: str, name: str, after: str, limit: int) -> str:
+    """Join three texts, cutting the name so that the whole fits."""
+    room = limit - len(before) - len(after)
+    return before + (name if len(name) <= room else name[: room - 3] + "...") + after
+
+
+def _visible(text: str) -> str:
+    """Return text for people, without line breaks and other characters that are obeyed, not read."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+
+
+def _ascii(text: str) -> str:
+    """Return the nearest ASCII: accents are dropped, what has no Latin form becomes a question mark."""
+    if text.isascii():
+        return text
+    apart = unicodedata.normalize("NFKD", text)
+    return "".join(c for c in apart if not unicodedata.combining(c)).encode("ascii", "replace").decode()

@@ -1,0 +1,174 @@
+"""Publishing to an Amazon SNS topic."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from tintype.messaging.publisher import Attribute, Message, Report, storable_json
+from tintype.settings import EventsSettings
+
+if TYPE_CHECKING:  # the stubs are not installed where the service runs
+    from types_boto3_sns import SNSClient
+    from types_boto3_sns.type_defs import MessageAttributeValueTypeDef, PublishBatchRequestEntryTypeDef
+
+MAX_ENTRIES = 10
+"""Of one call (SNS, API_PublishBatch)."""
+
+MAX_BATCH_BYTES = 240 * 1024
+"""Of one call: SNS takes 262,144 bytes for all messages with their attributes; the rest is margin."""
+
+MAX_NUMBER = 10**9
+"""The largest that a filter policy can compare (SNS, filter policy constraints)."""
+
+# Codes that speak of a message; all others speak of the topic, the caller or the service.
+_MESSAGE_FAULTS = {
+    "BatchRequestTooLong",
+    "InvalidParameter",
+    "InvalidParameterValue",
+    "ParameterValueInvalid",
+    "ValidationError",
+    "ValidationException",
+}
+
+
+class SnsPublisher:
+    """A `Publisher` over boto3, which blocks: hence the thread, one, so that batches keep their order.
+
+    Ten messages travel in one call. All calls of one `publish` together may take
+    `publish_timeout_seconds`. Nothing is repeated here: the log of events is the retry.
+    """
+
+    def __init__(self, settings: EventsSettings) -> None:
+        if settings.topic_arn is None:
+            raise ValueError("SNS needs a topic: set TINTYPE_EVENTS__TOPIC_ARN.")
+        self._topic = settings.topic_arn
+        self._endpoint = settings.endpoint
+        self._timeout = settings.publish_timeout_seconds
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sns")
+
+    async def publish(self, messages: Sequence[Message]) -> Report:
+        """Send the messages in batches; after a failure that concerns all of them, send no further ones."""
+        loop = asyncio.get_running_loop()
+        reports: list[Report] = []
+        reason = "SNS did not say what became of the message."
+        try:
+            async with asyncio.timeout(self._timeout):
+                for batch in _batches(messages):
+                    report = await loop.run_in_executor(self._thread, self._send, batch)
+                    reports.append(report)
+        except TimeoutError:
+            reason = f"SNS did not answer within {self._timeout:g} s."
+        except Exception as error:  # noqa: BLE001 - boto3 has no common root of what it raises
+            reason = _reason(error)
+        known = _together(reports)
+        unknown = {message.position for message in messages} - known.taken - known.refused.keys()
+        return Report(known.taken, known.refused | dict.fromkeys(unknown, reason))
+
+    @cached_property
+    def _client(self) -> "SNSClient":
+        """Made in the thread, at the first call: it reads files, and may ask the instance for its role."""
+        return boto3.session.Session().client(
+            "sns",
+            region_name=self._topic.split(":")[3],
+            endpoint_url=self._endpoint,
+            config=Config(
+                connect_timeout=min(1, self._timeout),
+                read_timeout=self._timeout,
+                retries={"total_max_attempts": 1},
+                max_pool_connections=1,
+                tcp_keepalive=True,
+            ),
+        )
+
+    def _send(self, entries: "Sequence[PublishBatchRequestEntryTypeDef]") -> Report:
+        """Send one batch. A batch refused for the fault of one message is sent again one by one."""
+        try:
+            answer = self._client.publish_batch(TopicArn=self._topic, PublishBatchRequestEntries=entries)
+        except ClientError as error:
+            if _code(error) not in _MESSAGE_FAULTS:
+                raise
+            if len(entries) == 1:
+                return Report(refused={int(entries[0]["Id"]): _reason(error)})
+            return _together([self._send([entry]) for entry in entries])
+        return Report(
+            frozenset(int(entry["Id"]) for entry in answer.get("Successful", []) if "Id" in entry),
+            {
+                int(entry["Id"]): f"{entry['Code']}: {entry.get('Message', '')}"
+                for entry in answer.get("Failed", [])
+            },
+        )
+
+
+def _batches(messages: Iterable[Message]) -> "Iterator[list[PublishBatchRequestEntryTypeDef]]":
+    """Yield as many entries at a time as one call takes, in number and in bytes."""
+    batch: list[PublishBatchRequestEntryTypeDef] = []
+    filled = 0
+    for message in messages:
+        entry = _entry(message)
+        size = _size(entry)
+        if batch and (len(batch) == MAX_ENTRIES or filled + size > MAX_BATCH_BYTES):
+            yield batch
+            batch, filled = [], 0
+        batch.append(entry)
+        filled += size
+    if batch:
+        yield batch
+
+
+def _entry(message: Message) -> "PublishBatchRequestEntryTypeDef":
+    return {
+        "Id": str(message.position),
+        "Subject": message.subject,
+        "MessageStructure": "json",
+        "Message": storable_json(
+            {"default": message.default, "email": message.email, "sms": message.sms},
+        ),
+        "MessageAttributes": {
+            # SNS refuses empty values. A policy finds what has no tags by {"exists": false}.
+            name: _attribute(value)
+            for name, value in message.attributes.items()
+            if value not in ("", [])
+        },
+    }
+
+
+def _attribute(value: Attribute) -> "MessageAttributeValueTypeDef":
+    if isinstance(value, int):
+        return {"DataType": "Number", "StringValue": str(min(value, MAX_NUMBER))}
+    if isinstance(value, list):
+        return {"DataType": "String.Array", "StringValue": storable_json(value)}
+    return {"DataType": "String", "StringValue": value}
+
+
+def _size(entry: "PublishBatchRequestEntryTypeDef") -> int:
+    """Return the bytes that SNS counts: the text, and name, type and value of each attribute."""
+    texts = [entry["Message"], entry.get("Subject", "")]
+    for name, value in entry.get("MessageAttributes", {}).items():
+        texts += [name, value["DataType"], value.get("StringValue", "")]
+    return sum(len(text.encode()) for text in texts)
+
+
+def _together(reports: Iterable[Report]) -> Report:
+    taken: set[int] = set()
+    refused: dict[int, str] = {}
+    for report in reports:
+        taken |= report.taken
+        refused |= report.refused
+    return Report(frozenset(taken), refused)
+
+
+def _code(error: ClientError) -> str:
+    return error.response.get("Error", {}).get("Code", "")
+
+
+def _reason(error: Exception) -> str:
+    """Return what went wrong in one line: AWS's code first, where AWS has spoken."""
+    if isinstance(error, ClientError):
+        return f"{_code(error)}: {error.response.get('Error', {}).get('Message', '')}"
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,213 @@
+"""What the service says of itself: log lines, one for each event, and metrics.
+
+A line has a stable `event` name, a `level`, a UTC `timestamp` (RFC 3339), and fields. What comes
+from outside is a field. Every field is cut, escaped and freed of secrets here, so that no caller
+has to remember it. What all lines of one request share, such as `request_id`, is bound with
+`structlog.contextvars`.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import Any, TextIO, cast
+
+import orjson
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.context_managers import Timer
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from tintype.settings import LogSettings
+
+MAX_TEXT = 200
+"""Characters of a field: a stranger's text does not fill the log."""
+
+MAX_TRACE = 8_000
+"""Characters of an exception's trace, whose end says most."""
+
+MAX_NESTING = 4
+"""Levels of fields within fields; deeper ones are left out."""
+
+REDACTED = "[redacted]"
+
+_SECRETS = r"authorization|cookie|credential|passw(?:or)?d|secret|signature|token|api[_-]?key"
+_SECRET_NAME = re.compile(_SECRETS, re.IGNORECASE)
+_MAYBE_SECRET = re.compile(rf"{_SECRETS}|bearer|basic|\?|@", re.IGNORECASE)
+
+# Secrets within texts that were composed elsewhere: headers to the end of their line, `password=x`,
+# `Bearer x`, the query of a URL (which can hold a signature), and `//user:password@host`.
+_SECRET_TEXTS = (
+    (re.compile(r"((?:authorization|cookie)[\"']?\s*[:=,]).*", re.IGNORECASE), rf"\1 {REDACTED}"),
+    (re.compile(rf"((?:{_SECRETS})[\w-]{{0,40}}[\"']?\s*[:=]\s*)\S+", re.IGNORECASE), rf"\1{REDACTED}"),
+    (re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1 {REDACTED}"),
+    (re.compile(r"\?[^\s?\"'<>]*=[^\s\"'<>]*"), f"?{REDACTED}"),
+    (re.compile(r"//[^\s/@\"'<>]+@"), f"//{REDACTED}@"),
+)
+
+# Below warnings these print requests with their signatures, or much that nobody reads.
+_QUIET = ("asyncio", "boto3", "botocore", "urllib3")
+
+
+def get_logger() -> FilteringBoundLogger:
+    """Return a logger. It looks for its configuration at its first line, so a module may hold one."""
+    return cast("FilteringBoundLogger", structlog.get_logger())
+
+
+def configure_logs(settings: LogSettings, stream: TextIO | None = None) -> None:
+    """Send all lines, the standard library's too, to one stream in one form; unset: standard error.
+
+    Call it once, before the first line. Start uvicorn with `log_config=None`, or it undoes this.
+    """
+    stream = cast("TextIO", stream or sys.stderr)
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    if settings.format == "console" or (settings.format == "auto" and stream.isatty()):
+        renderer: Processor = structlog.dev.ConsoleRenderer(colors=stream.isatty())
+        factory: Callable[..., WrappedLogger] = structlog.PrintLoggerFactory(stream)
+    else:
+        renderer, factory = _as_json, structlog.BytesLoggerFactory(stream.buffer)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            guard,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=factory,
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(handlers=[_Adopted()], level=level, force=True)
+    logging.captureWarnings(capture=True)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+def guard(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """Return the line fit for a log: no secrets, no control characters, no long texts (ASVS 16.2, 16.4)."""
+    trace = line.pop("exception", None)
+    guarded = cast("dict[str, Any]", _guarded(line, MAX_NESTING))
+    if isinstance(trace, str):
+        guarded["exception"] = _without_secrets(trace)[-MAX_TRACE:]
+    return guarded
+
+
+class Metrics:
+    """The counters of one process, in a registry of their own.
+
+    `route` is a route's template, never a path; no label comes from a client, or their number would
+    be the client's to choose.
+    """
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.requests = Counter(
+            "tintype_requests", "Answered requests.", ("route", "method", "status"), registry=registry
+        )
+        self.request_seconds = Histogram(
+            "tintype_request_seconds",
+            "From the first byte of a request to the last of its answer.",
+            ("route", "method"),
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+            registry=registry,
+        )
+        self.uploads = Counter(
+            "tintype_uploads",
+            "Uploads that came to an end; the outcome is stored, duplicate, replayed, or an error's code.",
+            ("protocol", "outcome", "format"),
+            registry=registry,
+        )
+        self.duplicates = Counter(
+            "tintype_duplicates", "Uploads of bytes that their owner had already.", registry=registry
+        )
+        self.stored_bytes = Counter("tintype_stored_bytes", "Bytes of new images.", registry=registry)
+        self.stage_seconds = Histogram(
+            "tintype_stage_seconds",
+            "What an upload spends where: receive, inspect, put, commit.",
+            ("stage",),
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+            registry=registry,
+        )
+        self.in_flight_bytes = Gauge(
+            "tintype_in_flight_bytes", "Bodies that are being received or stored.", registry=registry
+        )
+        self.decoder_kills = Counter(
+            "tintype_decoder_kills",
+            "Decoding processes that had to be ended.",
+            ("reason",),
+            registry=registry,
+        )
+        self.events_published = Counter(
+            "tintype_events_published", "Events that the publisher took.", registry=registry
+        )
+        self.events_refused = Counter(
+            "tintype_events_refused", "Events that the publisher refused, each time.", registry=registry
+        )
+        self.outbox_oldest_seconds = Gauge(
+            "tintype_outbox_oldest_seconds", "Age of the oldest event not yet published.", registry=registry
+        )
+
+    def stage(self, name: str) -> Timer:
+        """Measure a stage of an upload: `with metrics.stage("put"):`, also when it fails."""
+        return self.stage_seconds.labels(name).time()
+
+    def render(self) -> bytes:
+        """Return all of it as Prometheus's text (`prometheus_client.CONTENT_TYPE_LATEST`)."""
+        return generate_latest(self.registry)
+
+
+class _Adopted(logging.Handler):
+    """Gives the standard library's records to our processors."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
+        try:
+            get_logger().log(level, record.getMessage(), logger=record.name, exc_info=record.exc_info)
+        except Exception:  # noqa: BLE001 - a line that cannot be written must not fail what it tells of
+            self.handleError(record)
+
+
+def _as_json(_logger: WrappedLogger, _method: str, line: EventDict) -> bytes:
+    return orjson.dumps(line)
+
+
+def _guarded(value: object, nesting: int) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, bytes | bytearray):
+        return f"({len(value)} bytes)"
+    if not isinstance(value, Mapping | list | tuple | set | frozenset):
+        return _guarded_text(str(value))
+    if nesting == 0:
+        return "(more)"
+    if not isinstance(value, Mapping):
+        return [_guarded(each, nesting - 1) for each in cast("Iterable[object]", value)]
+    return {
+        _guarded_text(str(name)): REDACTED if _is_secret(str(name)) else _guarded(each, nesting - 1)
+        for name, each in cast("Mapping[object, object]", value).items()
+    }
+
+
+@lru_cache(maxsize=512)
+def _is_secret(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None
+
+
+def _guarded_text(text: str) -> str:
+    # Cut in two steps: a secret at the first edge would not be known as one.
+    text = _without_secrets(text[: 10 * MAX_TEXT])
+    text = text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _without_secrets(text: str) -> str:
+    if _MAYBE_SECRET.search(text):
+        for pattern, replacement in _SECRET_TEXTS:
+            text = pattern.sub(replacement, text)
+    return text
