@@ -1,0 +1,1 @@
+"""The HTTP door: requests become calls, results become answers, and every failure becomes a problem."""

@@ -1,0 +1,29 @@
+"""Tintype's application: all of its routes, and what serves them."""
+
+from fastapi import FastAPI
+
+from tintype.server import capabilities, explanations, explorer, health, images, uploads
+from tintype.server.application import Application, assemble, envelop
+from tintype.server.context import Context
+
+_ROUTERS = (
+    uploads.router,
+    images.router,
+    capabilities.router,
+    health.router,
+    explanations.router,
+    explorer.router,
+)
+
+
+def create_app(context: Context) -> FastAPI:
+    """Return the application that serves a context."""
+    app = describe()
+    app.state.context = context
+    envelop(app, context.metrics, context.settings.limits.max_text_bytes)
+    return app
+
+
+def describe() -> Application:
+    """Return the application without anything to serve: enough for its OpenAPI document."""
+    return assemble(_ROUTERS)

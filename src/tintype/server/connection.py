@@ -1,0 +1,161 @@
+"""The connection: uvicorn's HTTP/1.1 protocol, with limits on what comes before and after a request.
+
+uvicorn answers rubbish in plain text, keeps header fields of any length, and waits for ever for a
+request to end. Behind a balancer that is the balancer's work; on a laptop it is ours.
+"""
+
+import asyncio
+from typing import Any
+
+import orjson
+import structlog
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from tintype.model.errors import HeadTooLarge, HttpInvalid, TintypeError
+from tintype.model.ids import new_id
+from tintype.server.problems import MEDIA_TYPE, problem_body, status_of
+
+MAX_HEAD_BYTES = 32 * 1024
+"""Of the request target and all header fields, trailers included."""
+HEAD_SECONDS = 20
+"""From the first byte of a request to the end of its header fields."""
+LINGER_SECONDS = 10
+"""How long the rest of a body is read and thrown away after its request was answered.
+
+Closing at once would reset the connection, and the client would not see why it was refused.
+"""
+
+
+class Connection(HttpToolsProtocol):
+    """One connection. `uvicorn.Config(http=Connection)`."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._begun = False
+        self._head_bytes = 0
+        self._silent_bytes = 0
+        self._refusal: TintypeError | None = None
+        self._patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self._wait(HEAD_SECONDS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._wait(None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came. Bytes that the parser keeps to itself, a field without an end, are counted too."""
+        self._silent_bytes += len(data)
+        super().data_received(data)
+        if self._silent_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refusal = _too_large()
+            self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self._head_bytes = 0
+        self._wait(HEAD_SECONDS)
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the request target."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header field, or a trailer."""
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Hand the request to the application."""
+        self._wait(None)
+        super().on_headers_complete()
+        self._begun = True
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        self._silent_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Take note that the request has arrived whole."""
+        self._silent_bytes = 0
+        self._wait(None)
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Wait for the rest of a body that was answered before its end."""
+        if self.cycle.response_complete and self.cycle.more_body:
+            self._wait(LINGER_SECONDS)
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP with a problem, and close.
+
+        A whole request before it, still being worked on, is answered instead: the client would take
+        this answer for that request's, whose image may be stored. An answer that has begun is cut.
+        """
+        refusal = self._refusal or HttpInvalid(f"{msg} The connection is closed.")
+        working = self._begun and not self.cycle.response_complete
+        if working and not self.cycle.more_body:
+            self.cycle.keep_alive = False
+            self.flow.pause_reading()
+            return
+        if not (working and self.cycle.response_started):
+            self.transport.write(_answer(refusal))
+        self.transport.close()
+
+    def _count(self, length: int) -> None:
+        self._silent_bytes = 0
+        self._head_bytes += length
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refusal = _too_large()
+            raise self._refusal  # the parser stops, and uvicorn calls `send_400_response`
+
+    def _wait(self, seconds: float | None) -> None:
+        """Close the connection after so many seconds; None: do not."""
+        if self._patience is not None:
+            self._patience.cancel()
+        self._patience = None if seconds is None else self.loop.call_later(seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+def _too_large() -> HeadTooLarge:
+    return HeadTooLarge(
+        f"The request target and the header fields take up to {MAX_HEAD_BYTES} bytes together.",
+        details={"limit": MAX_HEAD_BYTES},
+    )
+
+
+def _answer(error: TintypeError) -> bytes:
+    """Return a whole answer: there is no request that the application could answer."""
+    request_id = new_id().hex
+    status = status_of(error)
+    structlog.get_logger().info("request.refused", request_id=request_id, status=status, problem=error.code)
+    body = orjson.dumps(problem_body(error, request_id=request_id))
+    headers = {
+        "content-type": MEDIA_TYPE,
+        "content-length": str(len(body)),
+        "x-request-id": request_id,
+        "x-content-type-options": "nosniff",
+        "cache-control": "no-store",
+        "connection": "close",
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return STATUS_LINE[status] + lines.encode() + b"\r\n" + body

@@ -1,0 +1,181 @@
+"""The OpenAPI document: what FastAPI derives from the routes, with the failures and examples it cannot know.
+
+For a route: `responses=may_fail(ImageNotFound, …)` documents its problems (the class's own row in
+`problems.KINDS` gives status and example); `openapi_extra=UPLOAD_BODY` gives file pickers to /docs.
+"""
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+
+from tintype.model import errors
+from tintype.model.errors import TintypeError
+from tintype.server.problems import MEDIA_TYPE, kind_of, meaning_of, problem_type
+
+Document = dict[str, Any]
+
+_EXAMPLE_REQUEST_ID = "01932c07209c7f3a8f516b1d0a4be3c2"
+_BINARY = {"type": "string", "format": "binary"}
+"""Not 3.1's `contentMediaType`: Swagger UI shows a file picker for this one only."""
+
+UPLOAD_BODY: Document = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "file": {**_BINARY, "description": "One image."},
+                        "files": {
+                            "type": "array",
+                            "items": _BINARY,
+                            "description": "Several images. The name of a field does not matter.",
+                        },
+                        "tags": {"type": "string", "description": "Labels, separated by commas."},
+                        "attributes": {"type": "string", "description": "A JSON object of your own."},
+                    },
+                },
+                "example": {"tags": "holiday,rome", "attributes": '{"album": "Rome"}'},
+            },
+            "application/octet-stream": {"schema": _BINARY},
+        },
+    }
+}
+"""For a route that takes a form or the bytes themselves."""
+
+RAW_BODY: Document = {
+    "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": _BINARY}}}
+}
+"""For a route that takes the bytes themselves."""
+
+TAGS = [
+    {"name": "images", "description": "Upload, find, change, deliver and delete images."},
+    {"name": "service", "description": "What this service is, what it takes, and how it is."},
+]
+
+PROBLEM_SCHEMA: Document = {
+    "title": "Problem",
+    "type": "object",
+    "description": "What went wrong (RFC 9457). Further members depend on `code`; ignore unknown ones.",
+    "required": ["type", "title", "status", "detail", "code", "retryable"],
+    "properties": {
+        "type": {
+            "type": "string",
+            "format": "uri-reference",
+            "description": "Resolves to a page about the code.",
+        },
+        "title": {"type": "string", "description": "What the code means, always in the same words."},
+        "status": {"type": "integer", "description": "The HTTP status, again."},
+        "detail": {"type": "string", "description": "What is wrong this time, and what to do next."},
+        "code": {"type": "string", "description": "For programs. It never changes its meaning."},
+        "instance": {"type": "string", "format": "uri-reference", "description": "The path asked for."},
+        "request_id": {"type": "string", "description": "The log has the request under it."},
+        "retryable": {"type": "boolean", "description": "Whether the same request may succeed later."},
+        "retry_after": {"type": "integer", "description": "Seconds to wait first; also in `Retry-After`."},
+        "errors": {
+            "type": "array",
+            "description": "Each mistake in the request.",
+            "items": {
+                "type": "object",
+                "required": ["code", "detail"],
+                "properties": {
+                    "parameter": {"type": "string", "description": "The parameter's name."},
+                    "in": {"type": "string", "enum": ["path", "query", "header", "cookie"]},
+                    "pointer": {"type": "string", "description": "The place in the body (RFC 6901)."},
+                    "code": {"type": "string"},
+                    "detail": {"type": "string"},
+                },
+            },
+        },
+    },
+}
+
+
+def may_fail(*failures: type[TintypeError]) -> dict[int | str, Document]:
+    """Return the `responses` of a route that fails in these ways, with an example of each."""
+    responses: dict[int | str, Document] = {}
+    for failure in failures:
+        response = responses.setdefault(
+            kind_of(failure).status,
+            {
+                "description": "",
+                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}},
+            },
+        )
+        response["content"][MEDIA_TYPE]["examples"][failure.code] = _example(failure)
+        response["description"] = ", ".join(
+            f"`{code}`" for code in response["content"][MEDIA_TYPE]["examples"]
+        )
+    return responses
+
+
+def document_of(app: FastAPI) -> Document:
+    """Return the whole document."""
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        summary=app.summary,
+        description=app.description,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        routes=app.routes,
+        webhooks=app.webhooks.routes,
+        tags=TAGS,
+        servers=[{"url": "/", "description": "This service"}],
+    )
+    _name_operations(document, app)
+    for operation in _operations(document):
+        _tell_failures(operation)
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas.pop("HTTPValidationError", None)
+    schemas.pop("ValidationError", None)
+    schemas["Problem"] = PROBLEM_SCHEMA
+    return document
+
+
+def _name_operations(document: Document, app: FastAPI) -> None:
+    """Name each operation after its function: short, stable, and what generated clients call it."""
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            for method in route.methods or ():
+                document["paths"][route.path_format][method.lower()]["operationId"] = route.name
+
+
+def _tell_failures(operation: Document) -> None:
+    """Give an operation the failures that every one has, and put ours where FastAPI documents its own."""
+    responses = operation["responses"]
+    validated = "422" in responses and MEDIA_TYPE not in responses["422"].get("content", {})
+    if validated:
+        del responses["422"]
+    common = (errors.RequestInvalid, errors.Internal) if validated else (errors.Internal,)
+    for status, response in may_fail(*common).items():
+        responses.setdefault(str(status), response)
+    codes = {code for each in responses.values() for code in _examples(each)}
+    operation["x-error-codes"] = sorted(codes)
+
+
+def _examples(response: Document) -> Document:
+    examples: Document = response.get("content", {}).get(MEDIA_TYPE, {}).get("examples", {})
+    return examples
+
+
+def _operations(document: Document) -> Iterator[Document]:
+    for path in cast("dict[str, Document]", document["paths"]).values():
+        yield from path.values()
+
+
+def _example(failure: type[TintypeError]) -> Document:
+    kind = kind_of(failure)
+    value: Document = {
+        "type": problem_type(failure),
+        "title": failure.title,
+        "status": kind.status,
+        "detail": meaning_of(failure),
+        "code": failure.code,
+        "retryable": kind.retryable,
+        "request_id": _EXAMPLE_REQUEST_ID,
+    }
+    return {"summary": failure.title, "value": value}

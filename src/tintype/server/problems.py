@@ -1,0 +1,143 @@
+"""Problems (RFC 9457): the one registry of what can go wrong, and the document that tells it."""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from tintype.model import errors
+from tintype.model.errors import TintypeError
+
+MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How the API answers one class of errors."""
+
+    status: int
+    advice: str
+    """What a client does next: shown on the error's page and in docs/errors.md."""
+    retryable: bool = False
+    """Whether the same request, sent again, may succeed; where it is False it will fail again."""
+
+
+KINDS: dict[type[TintypeError], Kind] = {
+    errors.UnsupportedType: Kind(
+        415, "Send a JPEG, PNG, GIF, WebP, AVIF or TIFF file; `GET /v1/capabilities` lists what is accepted."
+    ),
+    errors.ImageCorrupt: Kind(422, "Open the file on your side. If it is whole there, send it again."),
+    errors.ImageTooLarge: Kind(
+        422, "Make the image smaller, or ask for higher limits; `GET /v1/capabilities` lists them."
+    ),
+    errors.DecoderFailed: Kind(422, "Save the image anew with another program, and send that."),
+    errors.UploadEmpty: Kind(422, "Check the path of the file that you send."),
+    errors.UploadTooLarge: Kind(413, "Send fewer bytes; `limit` is the largest number that is accepted."),
+    errors.UploadIncomplete: Kind(
+        400, "Nothing was stored. Send the upload again, over a better connection.", retryable=True
+    ),
+    errors.DigestMismatch: Kind(
+        400,
+        "The bytes changed on their way, or the digest is of another file. Send it again.",
+        retryable=True,
+    ),
+    errors.RequestInvalid: Kind(422, "Correct what `detail` and `errors` name; /docs describes the request."),
+    errors.HttpInvalid: Kind(400, "Use an HTTP client that speaks HTTP/1.1 as RFC 9112 has it."),
+    errors.HeadTooLarge: Kind(431, "Send fewer or shorter header fields, cookies among them."),
+    errors.BodyTooLarge: Kind(413, "Send a shorter body; `limit` is its largest length in bytes."),
+    errors.CodingUnsupported: Kind(415, "Send the image as it is, without `Content-Encoding`."),
+    errors.MultipartInvalid: Kind(400, "Let a library build the form: `curl -F file=@picture.jpg`."),
+    errors.FileMissing: Kind(422, "Add a part with a file name to the form: `curl -F file=@picture.jpg`."),
+    errors.FilterInvalid: Kind(400, "Use the filters that /docs lists for this request."),
+    errors.CursorInvalid: Kind(
+        400, "Take `next_cursor` of the page before, with the same filters and sort, or begin without one."
+    ),
+    errors.IdempotencyKeyReused: Kind(422, "Make a new key for each upload; repeat one only for a retry."),
+    errors.PreconditionFailed: Kind(412, "Read the image again, and decide with what it is now."),
+    errors.RangeNotSatisfiable: Kind(416, "Ask for a range below `size` bytes."),
+    errors.NotFound: Kind(404, "Check the address; /docs lists those that exist."),
+    errors.ImageNotFound: Kind(404, "Check the id or name. It may have been deleted."),
+    errors.LinkInvalid: Kind(403, "Ask whoever gave you the link for a new one."),
+    errors.MethodNotAllowed: Kind(405, "Use one of the methods in `Allow`."),
+    errors.Overloaded: Kind(
+        503, "Wait for `Retry-After` seconds, then send the request again.", retryable=True
+    ),
+    errors.StorageUnavailable: Kind(
+        503,
+        "Send the request again with the same `Idempotency-Key`; nothing is stored twice.",
+        retryable=True,
+    ),
+    errors.DatabaseUnavailable: Kind(
+        503,
+        "Send the request again with the same `Idempotency-Key`; nothing is stored twice.",
+        retryable=True,
+    ),
+    errors.AttemptTooOld: Kind(503, "Nothing was stored. Send the upload again.", retryable=True),
+    errors.WrongPair: Kind(
+        503, "The operator has named a bucket and a database that do not belong together.", retryable=True
+    ),
+    errors.ShuttingDown: Kind(503, "Send the request again: another instance answers.", retryable=True),
+    errors.NotReady: Kind(503, "Ask again; a balancer sends requests elsewhere meanwhile.", retryable=True),
+    errors.Internal: Kind(
+        500, "Tell the operator the `request_id`: the log has the rest under it.", retryable=True
+    ),
+}
+
+BY_CODE: dict[str, type[TintypeError]] = {error.code: error for error in KINDS}
+
+
+def kind_of(error: type[TintypeError]) -> Kind:
+    """Return how the API answers a class of errors; one that nobody registered is a defect of ours."""
+    for cls in error.__mro__:
+        if (kind := KINDS.get(cls)) is not None:
+            return kind
+    return KINDS[errors.Internal]
+
+
+def status_of(error: TintypeError) -> int:
+    """Return the HTTP status of an error."""
+    return kind_of(type(error)).status
+
+
+def meaning_of(error: type[TintypeError]) -> str:
+    """Return what a class of errors means, in a sentence or two: its docstring."""
+    return " ".join((inspect.getdoc(error) or "").split())
+
+
+def problem_type(error: type[TintypeError]) -> str:
+    """Return the problem's `type`: a reference that resolves to a page about it."""
+    return f"/problems/{error.code}"
+
+
+def problem_body(
+    error: TintypeError, *, instance: str | None = None, request_id: str | None = None
+) -> dict[str, Any]:
+    """Return the problem document of an error.
+
+    `instance` is the path that was asked for, never its query: links are signed there.
+    """
+    kind = kind_of(type(error))
+    body: dict[str, Any] = {
+        "type": problem_type(type(error)),
+        "title": error.title,
+        "status": kind.status,
+        "detail": str(error),
+        "code": error.code,
+        "retryable": kind.retryable,
+    }
+    optional = {"instance": instance, "request_id": request_id, "retry_after": error.retry_after}
+    body |= {name: value for name, value in optional.items() if value is not None}
+    return body | {name: value for name, value in error.details.items() if name not in body}
+
+
+def page_of(error: type[TintypeError]) -> dict[str, Any]:
+    """Return what is to be said about a code as such, apart from any occurrence."""
+    kind = kind_of(error)
+    return {
+        "type": problem_type(error),
+        "code": error.code,
+        "title": error.title,
+        "status": kind.status,
+        "meaning": meaning_of(error),
+        "advice": kind.advice,
+        "retryable": kind.retryable,
+    }
