@@ -1,17 +1,22 @@
 """The command line: `tintype serve` and what an operator needs beside it."""
 
 import asyncio
+import contextlib
 import ipaddress
-import sys
+from collections.abc import Coroutine
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+import uvloop
+from pydantic import ValidationError
 
+from tintype.catalogue.migrations import migrate
 from tintype.model.errors import TintypeError
-from tintype.server.process import serve as serve_process
+from tintype.server.process import CannotListen, serve_forever
 from tintype.settings import Settings
+from tintype.telemetry import configure_logs
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_show_locals=False)
 
@@ -85,7 +90,7 @@ def _run(work: Coroutine[None, None, None]) -> None:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(work)
-    except TintypeError as error:
+    except (TintypeError, CannotListen) as error:
         _fail(str(error))
 
 

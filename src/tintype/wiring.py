@@ -2,10 +2,14 @@
 
 import asyncio
 import contextlib
+import os
+import secrets
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 from tintype.catalogue.commits import Commits
 from tintype.catalogue.database import Database
@@ -20,9 +24,11 @@ from tintype.ingest.receive import Receiver
 from tintype.messaging.local import LocalPublisher
 from tintype.messaging.publisher import Publisher
 from tintype.messaging.sns import SnsPublisher
+from tintype.objects.links import Links
+from tintype.objects.local_links import LocalLinks
+from tintype.objects.s3_links import S3Links
 from tintype.objects.store import Objects
 from tintype.relay import Relay
-from tintype.server.context import Context
 from tintype.settings import Settings
 from tintype.telemetry import Metrics
 
@@ -77,7 +83,7 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
             inspector=inspector,
             receiver=Receiver(settings.limits, spool_dir, Budget(settings.limits, spool_dir), threads),
             ingest=Ingest(inspector, objects, commits, metrics),
-            links=_links(settings, identity),
+            links=_links(settings, data_dir),
             relay=relay,
         )
 
@@ -113,3 +119,12 @@ async def _stop(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+def _secret(path: Path) -> bytes:
+    """Return the key that signs links, made at the first start and kept beside the data."""
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(32))
+    return path.read_bytes()

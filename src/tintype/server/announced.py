@@ -1,5 +1,6 @@
 """What an upload's headers announce: digests (RFC 9530) and the idempotency key."""
 
+import base64
 import re
 from collections.abc import Iterable
 
@@ -30,6 +31,11 @@ def digests_of(fields: Iterable[tuple[str, str | None]]) -> dict[str, bytes]:
             if found.setdefault(algorithm, digest) != digest:
                 raise RequestInvalid("Content-Digest and Repr-Digest announce different bytes.")
     return found
+
+
+def digest_field(sha256: bytes) -> str:
+    """Return the field that tells a SHA-256 (RFC 9530, section 2)."""
+    return f"sha-256=:{base64.b64encode(sha256).decode()}:"
 
 
 def idempotency_key_of(value: str | None) -> str | None:

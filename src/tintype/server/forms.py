@@ -28,16 +28,16 @@ class FilePart:
 
 @dataclass(slots=True)
 class Form:
-    """A form that has arrived. `close` lets its bodies go."""
+    """A form that has arrived. `incoming` has its bodies, finished or not; `close` lets them go."""
 
     files: list[FilePart] = field(default_factory=list[FilePart])
     texts: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-    _incoming: list[Incoming] = field(default_factory=list[Incoming])
+    incoming: list[Incoming] = field(default_factory=list[Incoming])
 
     def close(self) -> None:
         """Let every body go, finished or not."""
-        for incoming in self._incoming:
-            incoming.close()
+        for each in self.incoming:
+            each.close()
 
 
 @dataclass(slots=True)
@@ -93,7 +93,7 @@ class FormReader:
             raise MultipartInvalid(f"A form takes up to {self.limits.max_files} files.")
         digests = digests_of((name, part.header(name)) for name in ("Content-Digest", "Repr-Digest"))
         self._file = self.receiver.begin(None, digests)
-        self.form._incoming.append(self._file)  # noqa: SLF001 # the reader fills the form, which closes it
+        self.form.incoming.append(self._file)
 
     async def _end(self) -> None:
         part, file = self._part, self._file

@@ -1,6 +1,9 @@
 """Stored images: found, changed, put into the trash and brought back, delivered."""
 
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
+from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
@@ -9,7 +12,6 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 from tintype.catalogue import images
 from tintype.delivery import content
 from tintype.delivery.content import Conditions, Selection
-from tintype.model.disposition import content_disposition
 from tintype.model.errors import (
     CursorInvalid,
     FilterInvalid,
@@ -17,13 +19,17 @@ from tintype.model.errors import (
     LinkInvalid,
     PreconditionFailed,
     RangeNotSatisfiable,
-    RequestInvalid,
     StorageUnavailable,
 )
+from tintype.model.filename import clean_filename
 from tintype.model.image import Image
-from tintype.server.context import context_of
+from tintype.objects.disposition import content_disposition
+from tintype.objects.keys import original_key
+from tintype.server.announced import digest_field
+from tintype.server.context import Context, context_of
 from tintype.server.openapi import may_fail
 from tintype.server.schemas import (
+    ContentParams,
     FilterParams,
     ImageOut,
     ImagePage,
@@ -31,6 +37,7 @@ from tintype.server.schemas import (
     LinkOut,
     LinkRequest,
     ListParams,
+    ReadParams,
     image_resource,
 )
 from tintype.server.uploads import OWNER
@@ -40,6 +47,18 @@ router = APIRouter(prefix="/v1/images", tags=["images"])
 SANDBOX = "default-src 'none'; sandbox"
 """For bytes that strangers sent: whatever a browser makes of them, it runs and loads nothing."""
 
+_VERSION = re.compile(r'"v(\d{1,9})"')
+
+CONTENT: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "All bytes.",
+        "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
+    },
+    206: {"description": "The range asked for."},
+    302: {"description": "S3 sends the bytes: follow `Location`."},
+    304: {"description": "You have them already."},
+}
+
 
 @router.get("", response_model=ImagePage, responses=may_fail(FilterInvalid, CursorInvalid))
 async def list_images(request: Request, params: Annotated[ListParams, Query()]) -> Response:
@@ -48,18 +67,15 @@ async def list_images(request: Request, params: Annotated[ListParams, Query()]) 
     Pages are stable while images arrive: a cursor marks a place in the order, not a number of rows.
     """
     context = context_of(request)
-    async with context.database.transaction() as tx:
+    async with context.database.reading() as tx:
         page = await images.page(tx, OWNER, params.query())
     base = context.settings.public_url or ""
-    body = {
-        "data": [image_resource(image, base=base) for image in page.images],
-        "next_cursor": page.next_cursor,
-    }
-    headers = {}
+    found = [image_resource(image, base=base) for image in page.images]
+    headers: dict[str, str] = {}
     if page.next_cursor is not None:
         following = request.url.include_query_params(cursor=page.next_cursor)
         headers["link"] = f'<{base}{following.path}?{following.query}>; rel="next"'
-    return _json(body, headers=headers)
+    return _json({"data": found, "next_cursor": page.next_cursor}, headers=headers)
 
 
 @router.get("/random", response_model=ImageOut, responses=may_fail(FilterInvalid, ImageNotFound))
@@ -70,83 +86,180 @@ async def random_image(request: Request, params: Annotated[FilterParams, Query()
         image = await images.random(tx, OWNER, params.filter())
     if image is None:
         raise ImageNotFound("No image passes these filters.")
-    return _image(request, image, cacheable=False)
+    return _json(_resource(context, image), headers={"cache-control": "no-store"})
 
 
 @router.get("/by-name/{filename}", response_model=ImageOut, responses=may_fail(ImageNotFound))
 async def image_by_name(request: Request, filename: str) -> Response:
     """Return the newest image of that file name."""
     context = context_of(request)
-    async with context.database.transaction() as tx:
-        image = await images.find_by_name(tx, OWNER, filename)
+    async with context.database.reading() as tx:
+        image = await images.find_by_name(tx, OWNER, clean_filename(filename))
     if image is None:
         raise ImageNotFound("There is no image of that name. Names are compared exactly.")
-    return _image(request, image)
+    return _conditional(request, _resource(context, image))
 
 
-@router.get("/{id}", response_model=ImageOut, responses=may_fail(ImageNotFound))
-async def read_image(request: Request, id: ImageId, include: Include = None) -> Response:
-    """Return what is known about an image. In the trash it is still found here, as `deleted`."""
+@router.get("/{image_id}", response_model=ImageOut, responses=may_fail(ImageNotFound))
+async def read_image(request: Request, image_id: UUID, params: Annotated[ReadParams, Query()]) -> Response:
+    """Return what is known about an image. One in the trash is still found here, as `deleted`."""
     context = context_of(request)
-    async with context.database.transaction() as tx:
-        image = await images.find(tx, OWNER, id, trashed=True)
-        exif = await images.exif(tx, OWNER, id) if image and include == "exif" else None
-    return _image(request, _found(image), **({"exif": exif} if include == "exif" else {}))
+    async with context.database.reading() as tx:
+        resource = _resource(context, _found(await images.find(tx, OWNER, image_id, trashed=True)))
+        if params.include == "exif":
+            resource["exif"] = await images.exif(tx, OWNER, image_id)
+    return _conditional(request, resource)
 
 
-@router.patch(
-    "/{id}", response_model=ImageOut, responses=may_fail(ImageNotFound, PreconditionFailed, RequestInvalid)
-)
-async def change_image(request: Request, id: ImageId, patch: ImagePatch) -> Response:
+@router.patch("/{image_id}", response_model=ImageOut, responses=may_fail(ImageNotFound, PreconditionFailed))
+async def change_image(request: Request, image_id: UUID, patch: ImagePatch) -> Response:
     """Change tags, name or attributes. With `If-Match`, only the version that you have read."""
-    context = context_of(request)
-    async with context.database.transaction() as tx:
-        image = await images.update(tx, OWNER, id, patch.change(), expected_version=_expected(request))
-    return _image(request, image, conditional=False)
+    context, change, expected = context_of(request), patch.change(), _expected_version(request)
+    image = await context.database.run(
+        lambda tx: images.update(tx, OWNER, image_id, change, expected_version=expected)
+    )
+    return _json(_resource(context, image))
 
 
-@router.delete("/{id}", status_code=204, responses=may_fail(ImageNotFound, PreconditionFailed))
-async def trash_image(request: Request, id: ImageId) -> Response:
+@router.delete("/{image_id}", status_code=204, responses=may_fail(ImageNotFound, PreconditionFailed))
+async def trash_image(request: Request, image_id: UUID) -> Response:
     """Put an image into the trash: at once it is not listed, found at random or delivered any more."""
-    context = context_of(request)
-    async with context.database.transaction() as tx:
-        await images.trash(tx, OWNER, id, expected_version=_expected(request))
+    expected = _expected_version(request)
+    await context_of(request).database.run(
+        lambda tx: images.trash(tx, OWNER, image_id, expected_version=expected)
+    )
     return Response(status_code=204)
 
 
-@router.post("/{id}/restore", response_model=ImageOut, responses=may_fail(ImageNotFound))
-async def restore_image(request: Request, id: ImageId) -> Response:
+@router.post("/{image_id}/restore", response_model=ImageOut, responses=may_fail(ImageNotFound))
+async def restore_image(request: Request, image_id: UUID) -> Response:
     """Bring an image back from the trash."""
     context = context_of(request)
-    async with context.database.transaction() as tx:
-        image = await images.restore(tx, OWNER, id)
-    return _image(request, image, conditional=False)
+    image = await context.database.run(lambda tx: images.restore(tx, OWNER, image_id))
+    return _json(_resource(context, image))
 
 
-@router.get("/{id}/content", response_class=StreamingResponse, responses=BYTES | may_fail(*DELIVERY_REFUSALS))
-@router.head("/{id}/content", include_in_schema=False)
-async def image_content(request: Request, id: ImageId, params: Annotated[ContentParams, Query()]) -> Response:
+@router.get(
+    "/{image_id}/content",
+    response_class=StreamingResponse,
+    responses=CONTENT | may_fail(ImageNotFound, RangeNotSatisfiable, LinkInvalid, StorageUnavailable),
+)
+@router.head("/{image_id}/content", include_in_schema=False)
+async def image_content(
+    request: Request, image_id: UUID, params: Annotated[ContentParams, Query()]
+) -> Response:
     """Return the bytes exactly as they were sent: whole, or the range asked for.
 
-    With `redirect=true` and S3, the answer is a redirect to S3, which sends the bytes itself.
+    With `redirect=true`, on S3, the answer leads to S3, which sends the bytes itself.
     """
     context = context_of(request)
     if params.signature is not None:
-        context.parts.links.verify(id, params.expires, params.signature)
-    async with context.database.transaction() as tx:
-        image = _found(await images.find(tx, OWNER, id))
+        context.parts.links.verify(image_id, params.expires, params.signature)
+    async with context.database.reading() as tx:
+        image = _found(await images.find(tx, OWNER, image_id))
     if params.redirect:
-        ...
+        return RedirectResponse(await _link(request, image, context.settings.link_ttl_seconds), 302)
     selection = content.select(image, _conditions(request))
-    headers = _content_headers(image, selection, inline=params.disposition == "inline")
+    headers = _content_headers(image, selection)
     if selection.unchanged:
         return Response(status_code=304, headers=headers)
+    status = 206 if selection.partial else 200
     if request.method == "HEAD":
-        return Response(status_code=206 if selection.partial else 200, headers=headers)
+        return Response(status_code=status, headers=headers)
     stream = await content.read(context.objects, image, selection)
-    return StreamingResponse(stream, 206 if selection.partial else 200, headers)
+    return StreamingResponse(stream, status, headers)
 
 
-@router.post("/{id}/links", status_code=201, response_model=LinkOut, responses=may_fail(ImageNotFound))
-async def make_link(request: Request, id: ImageId, wanted: LinkRequest) -> Response:
-    """Make a link to the bytes that needs no credentials and expires."""
+@router.post("/{image_id}/links", status_code=201, response_model=LinkOut, responses=may_fail(ImageNotFound))
+async def make_link(request: Request, image_id: UUID, wanted: LinkRequest) -> Response:
+    """Make a link to the bytes that needs no credentials, and expires."""
+    context = context_of(request)
+    async with context.database.reading() as tx:
+        image = _found(await images.find(tx, OWNER, image_id))
+    lifetime = wanted.expires_in or context.settings.link_ttl_seconds
+    expires_at = datetime.now(UTC) + timedelta(seconds=lifetime)
+    url = await _link(request, image, lifetime)
+    return _json({"url": url, "expires_at": expires_at.isoformat(timespec="seconds")}, status=201)
+
+
+async def _link(request: Request, image: Image, lifetime: int) -> str:
+    context = context_of(request)
+    base = context.settings.public_url or str(request.base_url).rstrip("/")
+    return await context.parts.links.sign(
+        image, original_key(image.id), expires_in=lifetime, base_url=base, attachment=True
+    )
+
+
+def _found(image: Image | None) -> Image:
+    if image is None:
+        raise ImageNotFound("There is no image of that id. It may have been deleted.")
+    return image
+
+
+def _resource(context: Context, image: Image) -> dict[str, Any]:
+    return image_resource(image, base=context.settings.public_url or "")
+
+
+def _json(body: dict[str, Any], *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    told = {"cache-control": "private, no-cache"} | (headers or {})
+    if "version" in body:
+        told["etag"] = _etag(body)
+    return Response(orjson.dumps(body), status, told, media_type="application/json")
+
+
+def _conditional(request: Request, resource: dict[str, Any]) -> Response:
+    """Answer 304 to a client that has this version."""
+    known = request.headers.get("if-none-match")
+    if known is not None and content.matches(known, _etag(resource)):
+        return Response(
+            status_code=304, headers={"etag": _etag(resource), "cache-control": "private, no-cache"}
+        )
+    return _json(resource)
+
+
+def _etag(resource: dict[str, Any]) -> str:
+    return f'"v{resource["version"]}"'
+
+
+def _expected_version(request: Request) -> int | None:
+    """Return the version that If-Match names; None where any will do (RFC 9110, section 13.1.1)."""
+    header = request.headers.get("if-match", "*").strip()
+    if header == "*":
+        return None
+    match = _VERSION.fullmatch(header)
+    if match is None:
+        raise PreconditionFailed('The image has no such version; its ETag reads `"v1"`, for example.')
+    return int(match[1])
+
+
+def _conditions(request: Request) -> Conditions:
+    headers = request.headers
+    return Conditions(
+        if_none_match=headers.get("if-none-match"),
+        if_modified_since=headers.get("if-modified-since"),
+        range=headers.get("range"),
+        if_range=headers.get("if-range"),
+    )
+
+
+def _content_headers(image: Image, selection: Selection) -> dict[str, str]:
+    headers = {
+        "etag": content.content_etag(image),
+        "last-modified": content.http_date(image.created_at),
+        "cache-control": "private, no-cache, no-transform",
+    }
+    if selection.unchanged:
+        return headers
+    headers |= {
+        "content-type": image.content_type,
+        "content-length": str(selection.end - selection.start),
+        "content-disposition": content_disposition(image.filename),
+        "content-security-policy": SANDBOX,
+        "x-content-type-options": "nosniff",
+        "cross-origin-resource-policy": "same-site",
+        "accept-ranges": "bytes",
+        "repr-digest": digest_field(image.sha256),
+    }
+    if selection.partial:
+        headers["content-range"] = f"bytes {selection.start}-{selection.end - 1}/{image.size}"
+    return headers

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 import uvicorn
 
 from tintype.server.app import create_app
+from tintype.server.connection import Connection
 from tintype.server.context import Context
+from tintype.server.instance import Instance
 from tintype.settings import Settings
 from tintype.wiring import open_parts
 
@@ -27,26 +29,39 @@ async def serve_forever(settings: Settings) -> None:
     with _listen(settings.host, settings.port) as listener:
         async with open_parts(settings) as parts:
             context = Context.of(parts)
-            server = _Server(_config(settings, context))
+            server = _Server(_config(settings, context), context.instance)
             _greet(settings, listener.getsockname()[1], parts.objects.location)
             await server.serve(sockets=[listener])
+
+
+class CannotListen(Exception):
+    """The address is taken, or not this machine's."""
 
 
 class _Server(uvicorn.Server):
     """uvicorn, which would raise the signal again after its end, before the parts are closed."""
 
+    def __init__(self, config: uvicorn.Config, instance: Instance) -> None:
+        super().__init__(config)
+        self._instance = instance
+
     @contextmanager
     def capture_signals(self) -> Generator[None]:
+        """Begin to drain at the first signal; a second one ends requests in flight."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
+            loop.add_signal_handler(number, self._drain, number)
         yield
+
+    def _drain(self, number: int) -> None:
+        self._instance.drain()
+        self.handle_exit(number, None)
 
 
 def _config(settings: Settings, context: Context) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(context),
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -67,7 +82,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise PortTaken(f"Cannot listen on {host}:{port}: {error.strerror}. Choose another --port.") from error
+        raise PortTaken(
+            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another --port."
+        ) from error
     return listener
 
 
@@ -86,7 +103,9 @@ def _tune_malloc(threshold: int) -> None:
 def _greet(settings: Settings, port: int, objects: str) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     base = f"http://{host}:{port}"
-    database = "PostgreSQL in the data directory" if settings.database.url is None else "PostgreSQL as configured"
+    database = (
+        "PostgreSQL in the data directory" if settings.database.url is None else "PostgreSQL as configured"
+    )
     print(  # noqa: T201 # a person reads this on the terminal
         f"\n  Tintype serves on {base}\n\n"
         f"  images     {objects}\n"

@@ -1,13 +1,17 @@
 """The shapes that cross the API: what clients send is checked by them, what they get is described by them."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from tintype.model.errors import FilterInvalid, RequestInvalid
+from tintype.model.filename import clean_filename
 from tintype.model.image import Image, State
+from tintype.model.labels import attributes_of, tags_of
 from tintype.model.payload import image_payload
+from tintype.model.query import Change, ImageFilter, ImageQuery, Sort
 from tintype.server.warnings import warnings_of
 
 EXAMPLE: dict[str, Any] = {
@@ -134,6 +138,17 @@ class ImagePatch(BaseModel):
     tags: list[str] | None = None
     attributes: dict[str, Any] | None = None
 
+    def change(self) -> Change:
+        """Return what to change. Raises `RequestInvalid` for what an image does not take."""
+        filename = None if self.filename is None else clean_filename(self.filename)
+        if filename == "":
+            raise RequestInvalid("`filename` has nothing in it that a file name can have.")
+        return Change(
+            filename=filename,
+            tags=None if self.tags is None else tags_of(self.tags),
+            attributes=None if self.attributes is None else attributes_of(self.attributes),
+        )
+
 
 class LinkRequest(BaseModel):
     """How long a link shall live, and whether a browser saves the file or shows it."""
@@ -162,7 +177,22 @@ class FilterParams(BaseModel):
     max_bytes: int | None = Field(default=None, ge=0)
     created_after: AwareDatetime | None = Field(default=None, description="RFC 3339, with its zone.")
     created_before: AwareDatetime | None = Field(default=None, description="RFC 3339, with its zone.")
-    q: str | None = Field(default=None, max_length=200, description="A part of the name, or a tag.")
+    q: str | None = Field(default=None, max_length=200, description="A part of the name, or of a tag.")
+
+    def filter(self) -> ImageFilter:
+        """Return the filter. Raises `FilterInvalid` for one that nothing can pass."""
+        _check_order("bytes", self.min_bytes, self.max_bytes)
+        _check_order("created", self.created_after, self.created_before)
+        return ImageFilter(
+            extension=self.ext.lower().lstrip(".") if self.ext else None,
+            content_type=self.content_type,
+            tags=tuple(self.tag),
+            min_bytes=self.min_bytes,
+            max_bytes=self.max_bytes,
+            created_after=self.created_after,
+            created_before=self.created_before,
+            text=self.q,
+        )
 
 
 class ListParams(FilterParams):
@@ -173,8 +203,33 @@ class ListParams(FilterParams):
     limit: int = Field(default=50, ge=1, le=200)
     cursor: str | None = Field(default=None, max_length=2000, description="`next_cursor` of the page before.")
 
+    def query(self) -> ImageQuery:
+        """Return the query. Raises what `filter` raises."""
+        return ImageQuery(
+            filter=self.filter(),
+            sort=Sort(self.sort),
+            limit=self.limit,
+            trashed=self.state == "deleted",
+            cursor=self.cursor,
+        )
 
-Include = Annotated[Literal["exif"] | None, Field(description="`exif`: the rest of the EXIF data.")]
+
+class ReadParams(BaseModel):
+    """What to add to an image."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    include: Literal["exif"] | None = Field(default=None, description="`exif`: the rest of the EXIF data.")
+
+
+class ContentParams(BaseModel):
+    """How the bytes are wanted; `expires` and `signature` are a link's own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    redirect: bool = Field(default=False, description="On S3: let S3 send the bytes.")
+    expires: int = Field(default=0, ge=0)
+    signature: str | None = Field(default=None, max_length=200)
 
 
 def image_resource(image: Image, *, base: str = "") -> dict[str, Any]:
@@ -187,3 +242,10 @@ def image_resource(image: Image, *, base: str = "") -> dict[str, Any]:
         "urls": {"self": path, "content": content},
         "warnings": warnings_of(image),
     }
+
+
+def _check_order(name: str, lowest: int | datetime | None, highest: int | datetime | None) -> None:
+    if lowest is not None and highest is not None and lowest > highest:  # type: ignore[operator] # of one kind
+        raise FilterInvalid(
+            f"The filter on `{name}` lets nothing through: its lower bound is the higher one."
+        )

@@ -1,6 +1,5 @@
 """The doors for new images: a form, a raw body, a raw body under a name."""
 
-import base64
 import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -33,12 +32,12 @@ from tintype.model.errors import (
 from tintype.model.filename import clean_filename
 from tintype.model.labels import attributes_of, tags_of
 from tintype.model.upload import Duplicate, Idempotency, Outcome, Replayed, Upload
-from tintype.server.announced import digests_of, idempotency_key_of
+from tintype.server.announced import digest_field, digests_of, idempotency_key_of
 from tintype.server.context import Context, context_of
 from tintype.server.forms import FilePart, Form, FormReader
-from tintype.server.openapi import may_fail
+from tintype.server.openapi import RAW_BODY, UPLOAD_BODY, may_fail
 from tintype.server.problems import problem_body, status_of
-from tintype.server.schemas import EXAMPLE, ImageOut, UploadResults, image_resource
+from tintype.server.schemas import ImageOut, UploadResults, image_resource
 from tintype.server.warnings import declared_type_of
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
@@ -47,6 +46,10 @@ OWNER = "local"
 """Whoever reaches a service without identity owns what is in it."""
 
 PARAMETERS = frozenset({"filename", "tag", "tags", "attributes", "on_duplicate"})
+ALSO_FINE: dict[int | str, dict[str, Any]] = {
+    200: {"model": ImageOut, "description": "You have these bytes already; this is their image."},
+    207: {"model": UploadResults, "description": "Several files, some of them refused."},
+}
 REFUSALS = (
     RequestInvalid,
     MultipartInvalid,
@@ -75,7 +78,13 @@ class Wishes:
     idempotency_key: str | None
 
 
-@router.post("", status_code=201, response_model=ImageOut | UploadResults, responses=may_fail(*REFUSALS))
+@router.post(
+    "",
+    status_code=201,
+    response_model=ImageOut | UploadResults,
+    responses=ALSO_FINE | may_fail(*REFUSALS),
+    openapi_extra=UPLOAD_BODY,
+)
 async def upload_images(request: Request) -> Response:
     """Store one image, or several.
 
@@ -90,7 +99,13 @@ async def upload_images(request: Request) -> Response:
     return await _upload_raw(request, request.query_params.get("filename", ""))
 
 
-@router.put("/{filename}", status_code=201, response_model=ImageOut, responses=may_fail(*REFUSALS))
+@router.put(
+    "/{filename}",
+    status_code=201,
+    response_model=ImageOut,
+    responses={200: ALSO_FINE[200]} | may_fail(*REFUSALS),
+    openapi_extra=RAW_BODY,
+)
 async def upload_named_image(filename: str, request: Request) -> Response:
     """Store the body as an image of that name: `curl -T rome.jpg …/v1/images/`."""
     return await _upload_raw(request, filename)
@@ -131,7 +146,7 @@ async def _upload_form(request: Request, boundary: str) -> Response:
 
 
 async def _finish(context: Context, wishes: Wishes, part: FilePart, *, protocol: str) -> Outcome:
-    """Hand one file to the one verb. The attempt's id is made now: the time it took to arrive is not its age."""
+    """Hand one file to the one verb. Its id is made now: how long it took to arrive is not its age."""
     upload = Upload(
         owner=OWNER,
         filename=clean_filename(part.filename),
@@ -168,7 +183,7 @@ def _answer(context: Context, outcome: Outcome) -> Response:
         "location": resource["urls"]["self"],
         "etag": f'"v{resource["version"]}"',
         # Of the image that was stored, as ETag and Location are (RFC 9110, section 8.8): the client's proof.
-        "repr-digest": _digest_field(resource["sha256"]),
+        "repr-digest": digest_field(bytes.fromhex(resource["sha256"])),
     }
     if isinstance(outcome, Replayed):
         headers["idempotent-replayed"] = "true"
@@ -176,7 +191,7 @@ def _answer(context: Context, outcome: Outcome) -> Response:
 
 
 def _answer_several(results: list[dict[str, Any]]) -> Response:
-    """201 when all are stored, 200 when all were there already, 207 when some failed, a problem when all did."""
+    """Answer 201 or 200 when all are there, 207 when some failed, with a problem when all did."""
     body: dict[str, Any] = {"results": results}
     statuses = {result["status"] for result in results}
     if all("problem" in result for result in results):
@@ -287,7 +302,3 @@ async def _body(request: Request) -> AsyncGenerator[bytes]:
         more = message.get("more_body", False)
         if chunk := message.get("body", b""):
             yield chunk
-
-
-def _digest_field(sha256: str) -> str:
-    return f"sha-256=:{base64.b64encode(bytes.fromhex(sha256)).decode()}:"
