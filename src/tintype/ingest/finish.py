@@ -6,12 +6,14 @@ from tintype.catalogue.commits import Commits
 from tintype.imaging.inspect import Inspector
 from tintype.model.body import Body
 from tintype.model.checkpoint import checkpoint
-from tintype.model.errors import UploadEmpty
-from tintype.model.upload import Arrival, Outcome, Upload
+from tintype.model.errors import TintypeError, UploadEmpty
+from tintype.model.upload import Arrival, Duplicate, Outcome, Replayed, Stored, Upload
 from tintype.objects.keys import original_key
 from tintype.objects.metadata import describe
 from tintype.objects.store import Objects
-from tintype.telemetry import Metrics
+from tintype.telemetry import Metrics, get_logger
+
+_LOG = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,16 @@ class Ingest:
         Raises what `Inspector.inspect`, `Objects.put` and `Commits.commit` raise; then nothing was
         stored, or (503) it is not known, and the same request again is safe.
         """
+        try:
+            outcome = await self._finish(upload, body)
+        except TintypeError as error:
+            self.metrics.uploads.labels(upload.protocol, error.code, "").inc()
+            _LOG.info("upload.refused", image_id=str(upload.id), protocol=upload.protocol, problem=error.code)
+            raise
+        self._tell(upload, outcome)
+        return outcome
+
+    async def _finish(self, upload: Upload, body: Body) -> Outcome:
         if body.length == 0:
             raise UploadEmpty("The upload has no bytes. Check the file that you are sending.")
         earlier = await self.commits.find_earlier(upload, body.sha256)
@@ -52,3 +64,19 @@ class Ingest:
             return await self.commits.commit(
                 Arrival(upload=upload, facts=facts, size=body.length, sha256=body.sha256, etag=stored.etag)
             )
+
+    def _tell(self, upload: Upload, outcome: Outcome) -> None:
+        first = outcome.outcome if isinstance(outcome, Replayed) else outcome
+        image, name = first.image, type(outcome).__name__.lower()
+        self.metrics.uploads.labels(upload.protocol, name, image.facts.format.value).inc()
+        if isinstance(outcome, Stored):
+            self.metrics.stored_bytes.inc(image.size)
+        elif isinstance(first, Duplicate):
+            self.metrics.duplicates.inc()
+        _LOG.info(
+            f"image.{name}",
+            image_id=str(image.id),
+            protocol=upload.protocol,
+            format=image.facts.format.value,
+            bytes=image.size,
+        )

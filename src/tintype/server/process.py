@@ -82,7 +82,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise PortTaken(
+        raise CannotListen(
             f"Cannot listen on {host}:{port}: {error.strerror}. Choose another --port."
         ) from error
     return listener
