@@ -107,7 +107,7 @@ class Topic:
 
 
 @pytest.fixture
-def topic(moto_url: str, aws_credentials: None) -> Topic:
+def topic(moto_url: str, aws_credentials: None) -> Topic:  # noqa: ARG001 # sets the environment
     """A new topic."""
     sns: SNSClient = boto3.client("sns", region_name=REGION, endpoint_url=moto_url)
     sqs: SQSClient = boto3.client("sqs", region_name=REGION, endpoint_url=moto_url)

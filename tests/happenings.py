@@ -14,7 +14,7 @@ from tintype.model.payload import image_payload
 WHEN = datetime(2026, 11, 22, 19, 2, tzinfo=UTC)
 
 
-def image(**changes: Any) -> Image:
+def image(**changes: object) -> Image:
     """A photograph of Rome, except for what the test wants otherwise."""
     rome = Image(
         id=new_id(),
@@ -38,7 +38,7 @@ def image(**changes: Any) -> Image:
     return replace(rome, **changes)
 
 
-def event(position: int = 1, kind: Kind = Kind.STORED, **changes: Any) -> Event:
+def event(position: int = 1, kind: Kind = Kind.STORED, **changes: object) -> Event:
     """What the log holds of such an image."""
     picture = image(**changes)
     return Event(
@@ -53,7 +53,7 @@ def event(position: int = 1, kind: Kind = Kind.STORED, **changes: Any) -> Event:
     )
 
 
-def message(position: int = 1, kind: Kind = Kind.STORED, **changes: Any) -> Message:
+def message(position: int = 1, kind: Kind = Kind.STORED, **changes: object) -> Message:
     return message_of(event(position, kind, **changes))
 
 

@@ -53,7 +53,7 @@ def failure(status: int, code: str, text: str) -> Answer:
 
 
 @pytest.fixture
-def scripted(aws_credentials: None) -> Iterator[ScriptedSns]:
+def scripted(aws_credentials: None) -> Iterator[ScriptedSns]:  # noqa: ARG001 # sets the environment
     script = ScriptedSns()
 
     class Handler(BaseHTTPRequestHandler):
@@ -69,7 +69,7 @@ def scripted(aws_credentials: None) -> Iterator[ScriptedSns]:
             self.end_headers()
             self.wfile.write(text.encode())
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 # the base class's name
             """Stay quiet."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

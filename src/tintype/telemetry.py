@@ -30,6 +30,9 @@ MAX_TRACE = 8_000
 MAX_NESTING = 4
 """Levels of fields within fields; deeper ones are left out."""
 
+MAX_INTEGER_BITS = 63
+"""Larger integers are no JSON for most readers; they are written as hexadecimal text."""
+
 REDACTED = "[redacted]"
 
 _SECRETS = r"authorization|cookie|credential|passw(?:or)?d|secret|signature|token|api[_-]?key"
@@ -176,25 +179,35 @@ def _as_json(_logger: WrappedLogger, _method: str, line: EventDict) -> bytes:
 
 
 def _guarded(value: object, nesting: int) -> object:
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, bytes | bytearray):
-        return f"({len(value)} bytes)"
+    if isinstance(value, str):
+        return _guarded_text(value)
     if not isinstance(value, Mapping | list | tuple | set | frozenset):
-        return _guarded_text(str(value))
+        return _guarded_scalar(value)
     if nesting == 0:
         return "(more)"
     if not isinstance(value, Mapping):
         return [_guarded(each, nesting - 1) for each in cast("Iterable[object]", value)]
-    return {
-        _guarded_text(str(name)): REDACTED if _is_secret(str(name)) else _guarded(each, nesting - 1)
-        for name, each in cast("Mapping[object, object]", value).items()
-    }
+    guarded: dict[str, object] = {}
+    for key, each in cast("Mapping[object, object]", value).items():
+        name, is_secret = _guarded_name(str(key))
+        guarded[name] = REDACTED if is_secret else _guarded(each, nesting - 1)
+    return guarded
+
+
+def _guarded_scalar(value: object) -> str | float | None:
+    if isinstance(value, bytes | bytearray):
+        return f"({len(value)} bytes)"
+    if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
+        return _guarded_text(hex(value))
+    if value is None or isinstance(value, int | float):
+        return value
+    return _guarded_text(str(value))
 
 
 @lru_cache(maxsize=512)
-def _is_secret(name: str) -> bool:
-    return _SECRET_NAME.search(name) is not None
+def _guarded_name(name: str) -> tuple[str, bool]:
+    """Return a field's name, and whether what stands under it is secret."""
+    return _guarded_text(name), _SECRET_NAME.search(name) is not None
 
 
 def _guarded_text(text: str) -> str:

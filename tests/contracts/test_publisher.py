@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from aws import Topic
 from happenings import ids, message, messages
-
 from tintype.messaging.local import LocalPublisher
 from tintype.messaging.publisher import Message, Publisher, Report
 from tintype.messaging.sns import SnsPublisher

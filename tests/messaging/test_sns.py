@@ -5,11 +5,11 @@ import threading
 from dataclasses import replace
 
 import pytest
-from aws import Topic
-from scripted_sns import ScriptedSns, failure
-from happenings import message, messages
 from pydantic import ValidationError
 
+from aws import Topic
+from happenings import message, messages
+from scripted_sns import ScriptedSns, failure
 from tintype.messaging.sns import MAX_BATCH_BYTES, SnsPublisher
 from tintype.model.event import Kind
 from tintype.model.image import Facts, Format

@@ -1,0 +1,148 @@
+"""What is told of an event: words for people, JSON for machines, attributes for filters."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from happenings import WHEN, event, message
+from tintype.messaging.publisher import MAX_BODY_BYTES, message_of
+from tintype.model.event import Kind
+from tintype.model.image import Facts, Format
+
+# RFC 20's printable characters; the first one a letter, a digit or a mark (SNS, API_Publish).
+SUBJECT = re.compile(r"[!-~][ -~]{0,98}")
+# https://www.w3.org/TR/REC-xml/#charsets, which is what SNS and SQS take.
+XML = re.compile("[\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
+
+# What PostgreSQL can hold: no NUL, no lone surrogates.
+text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+
+
+def test_the_body_for_machines_is_a_standard_webhook_with_the_position() -> None:
+    told = event(42)
+
+    body = json.loads(message_of(told).default)
+
+    assert body == {
+        "type": "image.stored",
+        "id": str(told.id),
+        "position": 42,
+        "timestamp": "2026-11-22T19:02:00+00:00",
+        "data": told.payload,
+    }
+
+
+def test_people_read_a_sentence_and_the_facts() -> None:
+    told = event(42)
+
+    letter = message_of(told).email
+
+    assert letter.splitlines() == [
+        "Rome.JPG was stored: JPEG of 4000 x 3000 pixels, 2.3 MB.",
+        "",
+        f"Image: {told.image_id}",
+        "Owner: local",
+        "Tags: travel, città eterna",
+        f"When: {WHEN:%Y-%m-%d %H:%M:%S} UTC",
+        f"Event: {told.id}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject", "verb"),
+    [
+        (Kind.STORED, "Image stored: Rome.JPG", "was stored"),
+        (Kind.UPDATED, "Image changed: Rome.JPG", "was changed"),
+        (Kind.DELETED, "Image deleted: Rome.JPG", "was moved to the trash"),
+        (Kind.RESTORED, "Image restored: Rome.JPG", "was brought back from the trash"),
+    ],
+)
+def test_each_kind_has_its_words(kind: Kind, subject: str, verb: str) -> None:
+    told = message(1, kind)
+
+    assert told.subject == subject
+    assert told.sms == f"{subject}, JPEG of 4000 x 3000 pixels, 2.3 MB"
+    assert verb in told.email
+
+
+def test_every_kind_of_event_can_be_told() -> None:
+    assert [message(1, kind).attributes["kind"] for kind in Kind] == [kind.value for kind in Kind]
+
+
+def test_filters_see_the_extension_and_the_type_in_lower_case() -> None:
+    attributes = message(extension="JPG").attributes
+
+    assert attributes["ext"] == "jpg"
+    assert attributes["content_type"] == "image/jpeg"
+
+
+def test_names_in_other_scripts_stay_readable_where_only_ascii_goes() -> None:
+    assert message(filename="Übersicht été.png").subject == "Image stored: Ubersicht ete.png"
+    assert message(filename="猫.png").subject == "Image stored: ?.png"
+    assert "猫.png was stored" in message(filename="猫.png").email
+
+
+def test_a_long_name_is_cut_and_the_facts_stay() -> None:
+    told = message(filename="long" * 60 + ".jpg")
+
+    assert len(told.sms) == 140
+    assert told.sms.endswith("..., JPEG of 4000 x 3000 pixels, 2.3 MB")
+    assert len(told.subject) == 99
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [(1, "1 bytes"), (999, "999 bytes"), (1_000, "1.0 kB"), (3_200_000_000, "3.2 GB")]
+)
+def test_sizes_are_said_as_people_say_them(size: int, words: str) -> None:
+    assert words in message(size=size).sms
+
+
+def test_a_payload_that_is_too_long_goes_without_its_long_parts_and_says_so() -> None:
+    told = message(facts=Facts(Format.JPEG, width=1, height=1, camera={"make": "x" * MAX_BODY_BYTES}))
+
+    body = json.loads(told.default)
+
+    assert body["omitted"] == ["attributes", "camera"]
+    assert body["data"]["filename"] == "Rome.JPG"
+    assert body["data"].keys().isdisjoint({"attributes", "camera"})
+    assert len(told.default.encode()) < MAX_BODY_BYTES
+
+
+def nested(depth: int) -> list[object]:
+    inner: list[object] = []
+    for _ in range(depth):
+        inner = [inner]
+    return inner
+
+
+@pytest.mark.parametrize("poison", [nested(100_000), float("nan"), 10**5000], ids=["deep", "nan", "digits"])
+def test_attributes_that_json_cannot_hold_do_not_keep_the_rest_from_being_told(poison: object) -> None:
+    body = json.loads(message(attributes={"poison": poison}).default)
+
+    assert body["omitted"] == ["attributes", "camera"]
+
+
+@given(filename=text, owner=text, tags=st.lists(text), make=text, value=text)
+def test_whatever_a_sender_writes_the_message_is_one_that_sns_takes(
+    filename: str, owner: str, tags: list[str], make: str, value: str
+) -> None:
+    told = event(
+        filename=filename,
+        owner=owner,
+        tags=tuple(tags),
+        attributes={value: value},
+        facts=Facts(Format.PNG, width=1, height=1, camera={"make": make}),
+    )
+
+    said = message_of(told)
+
+    assert SUBJECT.fullmatch(said.subject)
+    assert said.sms.isascii()
+    assert said.sms.isprintable()
+    assert len(said.sms) <= 140
+    assert XML.fullmatch(said.email)
+    assert XML.fullmatch(said.default)
+    assert json.loads(said.default)["data"] == told.payload
