@@ -1,10 +1,11 @@
 """Publishing to an Amazon SNS topic."""
 
 import asyncio
+import string
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import boto3
 from botocore.config import Config
@@ -35,6 +36,12 @@ _MESSAGE_FAULTS = {
     "ValidationError",
     "ValidationException",
 }
+
+# RFC 3986, section 2.3: all but the unreserved characters, byte by byte.
+_PERCENT = [
+    chr(byte) if chr(byte) in string.ascii_letters + string.digits + "-._~" else f"%{byte:02X}"
+    for byte in range(256)
+]
 
 
 class SnsPublisher:
@@ -73,7 +80,7 @@ class SnsPublisher:
     @cached_property
     def _client(self) -> "SNSClient":
         """Made in the thread, at the first call: it reads files, and may ask the instance for its role."""
-        return boto3.session.Session().client(
+        client: SNSClient = boto3.session.Session().client(
             "sns",
             region_name=self._topic.split(":")[3],
             endpoint_url=self._endpoint,
@@ -83,8 +90,11 @@ class SnsPublisher:
                 retries={"total_max_attempts": 1},
                 max_pool_connections=1,
                 tcp_keepalive=True,
+                parameter_validation=False,  # the type checker has done it, and it is a tenth of the work
             ),
         )
+        client.meta.events.register("before-call.sns.PublishBatch", _encode_once)
+        return client
 
     def _send(self, entries: "Sequence[PublishBatchRequestEntryTypeDef]") -> Report:
         """Send one batch. A batch refused for the fault of one message is sent again one by one."""
@@ -103,6 +113,20 @@ class SnsPublisher:
                 for entry in answer.get("Failed", [])
             },
         )
+
+
+def _encode_once(params: dict[str, Any], **_: object) -> None:
+    """Turn the form into bytes before botocore does, twice (to sign it, to send it), and by character.
+
+    That is half of the processor's time for a message. A body that is no form is left to botocore.
+    """
+    if isinstance(form := params["body"], dict):
+        fields = cast("dict[str, str]", form).items()
+        params["body"] = "&".join([f"{name}={_percent_encoded(value)}" for name, value in fields]).encode()
+
+
+def _percent_encoded(text: str) -> str:
+    return text.encode().decode("latin-1").translate(_PERCENT)
 
 
 def _batches(messages: Iterable[Message]) -> "Iterator[list[PublishBatchRequestEntryTypeDef]]":
