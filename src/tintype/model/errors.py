@@ -217,6 +217,13 @@ class StorageUnavailable(TintypeError):
     title = "The object store is not available"
 
 
+class ObjectMissing(StorageUnavailable):
+    """The object store says for certain that it has no such object, against the catalogue."""
+
+    code = "object_missing"
+    title = "The bytes of the image are missing"
+
+
 class DatabaseUnavailable(TintypeError):
     """The database does not answer, or a commit stayed in doubt."""
 
