@@ -37,7 +37,11 @@ REDACTED = "[redacted]"
 
 _SECRETS = r"authorization|cookie|credential|passw(?:or)?d|secret|signature|token|api[_-]?key"
 _SECRET_NAME = re.compile(_SECRETS, re.IGNORECASE)
-_MAYBE_SECRET = re.compile(rf"{_SECRETS}|bearer|basic|\?|@", re.IGNORECASE)
+# One of these is in every text that a pattern below matches; to look for them costs a fifth of the patterns.
+_SIGNS = (
+    *("authorization", "cookie", "credential", "passw", "secret", "signature", "token", "api"),
+    *("bearer", "basic", "?", "@"),
+)
 
 # Secrets within texts that were composed elsewhere: headers to the end of their line, `password=x`,
 # `Bearer x`, the query of a URL (which can hold a signature), and `//user:password@host`.
@@ -49,6 +53,7 @@ _SECRET_TEXTS = (
     (re.compile(r"//[^\s/@\"'<>]+@"), f"//{REDACTED}@"),
 )
 
+_NESTED = (list, tuple, set, frozenset, Mapping)
 # Below warnings these print requests with their signatures, or much that nobody reads.
 _QUIET = ("asyncio", "boto3", "botocore", "urllib3")
 
@@ -181,7 +186,7 @@ def _as_json(_logger: WrappedLogger, _method: str, line: EventDict) -> bytes:
 def _guarded(value: object, nesting: int) -> object:
     if isinstance(value, str):
         return _guarded_text(value)
-    if not isinstance(value, Mapping | list | tuple | set | frozenset):
+    if not isinstance(value, _NESTED):
         return _guarded_scalar(value)
     if nesting == 0:
         return "(more)"
@@ -220,7 +225,8 @@ def _guarded_text(text: str) -> str:
 
 
 def _without_secrets(text: str) -> str:
-    if _MAYBE_SECRET.search(text):
+    lowered = text.lower()
+    if any(sign in lowered for sign in _SIGNS):
         for pattern, replacement in _SECRET_TEXTS:
             text = pattern.sub(replacement, text)
     return text
