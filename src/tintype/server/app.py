@@ -5,6 +5,7 @@ from fastapi import FastAPI
 from tintype.server import capabilities, explanations, explorer, health, images, uploads
 from tintype.server.application import Application, assemble, envelop
 from tintype.server.context import Context
+from tintype.server.middleware import ParsedBody
 
 _ROUTERS = (
     uploads.router,
@@ -20,7 +21,7 @@ def create_app(context: Context) -> FastAPI:
     """Return the application that serves a context."""
     app = describe()
     app.state.context = context
-    envelop(app, context.metrics, context.settings.limits.max_text_bytes)
+    envelop(app, context.metrics, ParsedBody(context.settings.limits.max_text_bytes))
     return app
 
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI
 
 from tintype.server.failures import HANDLERS
 from tintype.server.methods import Methods
-from tintype.server.middleware import Envelope
+from tintype.server.middleware import Envelope, ParsedBody
 from tintype.server.openapi import document_of
 from tintype.telemetry import Metrics
 
@@ -59,11 +59,6 @@ def assemble(routers: Iterable[APIRouter]) -> Application:
     return app
 
 
-def envelop(app: Application, metrics: Metrics, max_parsed_body_bytes: int) -> None:
+def envelop(app: Application, metrics: Metrics, parsed: ParsedBody) -> None:
     """Put the envelope around an application: request ids, headers, the log and the counts."""
-    app.add_middleware(
-        Envelope,
-        methods=app.state.methods,
-        metrics=metrics,
-        max_parsed_body_bytes=max_parsed_body_bytes,
-    )
+    app.add_middleware(Envelope, methods=app.state.methods, metrics=metrics, parsed=parsed)

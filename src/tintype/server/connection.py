@@ -8,7 +8,6 @@ import asyncio
 from typing import Any
 
 import orjson
-import structlog
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -16,20 +15,22 @@ from uvicorn.server import ServerState
 from tintype.model.errors import HeadTooLarge, HttpInvalid, TintypeError
 from tintype.model.ids import new_id
 from tintype.server.problems import MEDIA_TYPE, problem_body, status_of
+from tintype.telemetry import get_logger
 
 MAX_HEAD_BYTES = 32 * 1024
 """Of the request target and all header fields, trailers included."""
-HEAD_SECONDS = 20
-"""From the first byte of a request to the end of its header fields."""
-LINGER_SECONDS = 10
-"""How long the rest of a body is read and thrown away after its request was answered.
-
-Closing at once would reset the connection, and the client would not see why it was refused.
-"""
 
 
 class Connection(HttpToolsProtocol):
     """One connection. `uvicorn.Config(http=Connection)`."""
+
+    head_seconds = 20.0
+    """From the first byte of a request, or of the connection, to the end of the header fields."""
+    linger_seconds = 10.0
+    """How long the rest of a body is read and thrown away after its request was answered.
+
+    Closing at once would reset the connection, and the client would not see why it was refused.
+    """
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Connection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._begun = False
+        self._over = False
         self._head_bytes = 0
         self._silent_bytes = 0
         self._refusal: TintypeError | None = None
@@ -48,7 +50,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Begin to wait for a request."""
         super().connection_made(transport)
-        self._wait(HEAD_SECONDS)
+        self._wait(self.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
@@ -57,16 +59,18 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came. Bytes that the parser keeps to itself, a field without an end, are counted too."""
+        if self._over:
+            return
         self._silent_bytes += len(data)
         super().data_received(data)
-        if self._silent_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+        if self._silent_bytes > MAX_HEAD_BYTES and not self._over:
             self._refusal = _too_large()
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
         """Begin a request."""
         self._head_bytes = 0
-        self._wait(HEAD_SECONDS)
+        self._wait(self.head_seconds)
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -98,8 +102,8 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Wait for the rest of a body that was answered before its end."""
-        if self.cycle.response_complete and self.cycle.more_body:
-            self._wait(LINGER_SECONDS)
+        if self.cycle.response_complete and self.cycle.more_body:  # the last cycle: others wait behind it
+            self._wait(self.linger_seconds)
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -108,15 +112,20 @@ class Connection(HttpToolsProtocol):
         A whole request before it, still being worked on, is answered instead: the client would take
         this answer for that request's, whose image may be stored. An answer that has begun is cut.
         """
-        refusal = self._refusal or HttpInvalid(f"{msg} The connection is closed.")
+        self._over = True
         working = self._begun and not self.cycle.response_complete
         if working and not self.cycle.more_body:
             self.cycle.keep_alive = False
-            self.flow.pause_reading()
             return
-        if not (working and self.cycle.response_started):
-            self.transport.write(_answer(refusal))
-        self.transport.close()
+        if working:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if working and self.cycle.response_started:
+            self.transport.close()
+            return
+        self.transport.write(_answer(self._refusal or HttpInvalid(f"{msg} The connection is closed.")))
+        self.transport.write_eof()
+        self._wait(self.linger_seconds)
 
     def _count(self, length: int) -> None:
         self._silent_bytes = 0
@@ -147,7 +156,7 @@ def _answer(error: TintypeError) -> bytes:
     """Return a whole answer: there is no request that the application could answer."""
     request_id = new_id().hex
     status = status_of(error)
-    structlog.get_logger().info("request.refused", request_id=request_id, status=status, problem=error.code)
+    get_logger().info("request.refused", request_id=request_id, status=status, problem=error.code)
     body = orjson.dumps(problem_body(error, request_id=request_id))
     headers = {
         "content-type": MEDIA_TYPE,

@@ -2,12 +2,12 @@
 
 import html
 import json
+import re
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 from urllib.parse import quote
 
 import orjson
-import structlog
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -18,6 +18,7 @@ from tintype.model import errors
 from tintype.model.errors import TintypeError
 from tintype.server.methods import Methods
 from tintype.server.problems import MEDIA_TYPE, problem_body
+from tintype.telemetry import get_logger
 
 MAX_ERRORS = 20
 """Mistakes of one request that are told; a hostile body could hold thousands."""
@@ -33,6 +34,8 @@ _BY_STATUS: dict[int, type[TintypeError]] = {
 }
 _KEPT = ("allow", "retry-after", "www-authenticate")
 """Headers of the framework's own exceptions that mean something to a client."""
+
+_QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")  # RFC 9110, section 12.4.2
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -112,7 +115,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         return answer(request.scope, error.__cause__)
     if isinstance(error.__cause__, ClientDisconnect):
         return await on_disconnect(request, error.__cause__)
-    kept = {name: value for name, value in (error.headers or {}).items() if name.lower() in _KEPT}
+    kept = {name.lower(): value for name, value in (error.headers or {}).items() if name.lower() in _KEPT}
     if error.status_code == 405:  # noqa: PLR2004 # the framework names the methods of one route only
         methods: Methods = request.app.state.methods
         kept["allow"] = methods.allowed(request.scope["path"])
@@ -139,7 +142,7 @@ async def on_defect(request: Request, error: Exception) -> Response:
 
 def defect(error: Exception) -> TintypeError:
     """Log an exception that nobody foresaw, with its traceback, and return what the client is told."""
-    structlog.get_logger().error("request.defect", exc_info=error)
+    get_logger().error("request.defect", exc_info=error)
     internal = errors.Internal("The request failed by a defect of Tintype. Give the operator the request id.")
     internal.__cause__ = error
     return internal
@@ -160,7 +163,7 @@ def _translated(request: Request, error: HTTPException, kept: Mapping[str, str])
         return errors.NotFound(f"There is nothing at {path}. /docs lists what there is.")
     if error.status_code == 405:  # noqa: PLR2004
         return errors.MethodNotAllowed(
-            f"{request.method} is not possible at {path}; {kept['allow'] or 'nothing'} is."
+            f"{request.method} is not possible at {path}. It takes {kept['allow']}."
         )
     if error.status_code >= 500 and error.status_code not in _BY_STATUS:  # noqa: PLR2004
         return defect(error)
@@ -213,10 +216,7 @@ def _quality(parameters: str) -> float:
     for each in parameters.split(";"):
         name, _, value = each.partition("=")
         if name.strip() == "q":
-            try:
-                return float(value)
-            except ValueError:
-                return 0.0
+            return float(value) if _QUALITY.fullmatch(value.strip()) else 0.0
     return 1.0
 
 

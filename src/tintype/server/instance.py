@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,7 +13,7 @@ from time import monotonic
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-import structlog
+from tintype.telemetry import get_logger
 
 BUDGET_SECONDS = 1.0
 """For the whole conversation with the metadata service: an answer that comes later is not waited for."""
@@ -21,7 +22,6 @@ METADATA_SERVICE = "http://169.254.169.254"
 ENDPOINT_VARIABLE = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
 """Another address of the metadata service: the variable that AWS's own SDKs read."""
 DISABLED_VARIABLE = "AWS_EC2_METADATA_DISABLED"
-_MACHINE = Path("/sys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Instance:
     def begin(cls) -> "Instance":
         """Return the instance, and start finding out where it stands. Needs a running event loop."""
         instance = cls()
-        instance._looking = asyncio.create_task(find_place(), name="instance")
+        instance._looking = asyncio.create_task(find_place(os.environ), name="instance")
         return instance
 
     def drain(self) -> None:
@@ -67,17 +67,17 @@ class Instance:
         return await asyncio.shield(self._looking)
 
 
-async def find_place() -> Place:
+async def find_place(environment: Mapping[str, str], sys: Path = Path("/sys")) -> Place:
     """Ask the metadata service where this machine stands; a machine that is none of EC2's asks nobody."""
-    endpoint = os.environ.get(ENDPOINT_VARIABLE)
-    if os.environ.get(DISABLED_VARIABLE, "").lower() == "true" or not (endpoint or is_ec2(_MACHINE)):
+    endpoint = environment.get(ENDPOINT_VARIABLE)
+    if environment.get(DISABLED_VARIABLE, "").lower() == "true" or not (endpoint or is_ec2(sys)):
         return LOCAL
     deadline = monotonic() + BUDGET_SECONDS
     try:
         async with asyncio.timeout(BUDGET_SECONDS):
             return await asyncio.to_thread(_ask, endpoint or METADATA_SERVICE, deadline)
-    except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
-        structlog.get_logger().warning("instance.unknown", error=repr(error))
+    except (OSError, http.client.HTTPException, ValueError, TypeError, KeyError) as error:
+        get_logger().warning("instance.unknown", error=repr(error))
         return UNKNOWN
 
 

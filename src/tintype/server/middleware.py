@@ -2,22 +2,20 @@
 
 import asyncio
 import re
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-import structlog
+import uuid_utils
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from tintype.model.errors import BodyTooLarge, TintypeError, UploadIncomplete
-from tintype.model.ids import new_id
 from tintype.server.failures import answer, defect
 from tintype.server.methods import Methods
-from tintype.telemetry import Metrics
+from tintype.telemetry import Metrics, get_logger
 
-PARSED_BODY_SECONDS = 30
-"""How long a body that the framework parses may take to arrive. It is small: see `limits.max_text_bytes`."""
 UNMATCHED = "unmatched"
 """The route of requests that fit none: their paths are strangers' text, and no label or field."""
 
@@ -33,24 +31,33 @@ _DEFAULTS = {
 _CLIENT_LEFT = 499
 """In the log and the counts, where no answer was begun: nginx's word for it."""
 
-_log = structlog.get_logger()
+_log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedBody:
+    """The limits of a body that the framework parses, and so holds in memory as a whole."""
+
+    max_bytes: int
+    seconds: float = 30
+    """From its first byte wanted to its last."""
 
 
 class Envelope:
     """The outermost layer; pure ASGI, since every request pays for it."""
 
-    def __init__(self, app: ASGIApp, methods: Methods, metrics: Metrics, max_parsed_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, methods: Methods, metrics: Metrics, parsed: ParsedBody) -> None:
         self._app = app
         self._methods = methods
         self._counts = _Counts(metrics)
-        self._max_parsed_body_bytes = max_parsed_body_bytes
+        self._parsed = parsed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens below."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(self._as_get(scope), receive, send, self._max_parsed_body_bytes)
+        exchange = _Exchange(self._as_get(scope), receive, send, self._parsed)
         try:
             await self._app(exchange.scope, exchange.receive, exchange.send)
         except Exception as error:  # noqa: BLE001 # this is where defects end
@@ -81,7 +88,9 @@ class Envelope:
             line["problem"] = problem.code
             if problem.__cause__ is not None:
                 line["cause"] = type(problem.__cause__).__name__
-        if exchange.status >= 500:  # noqa: PLR2004
+        if exchange.cut:
+            line["cut"] = True
+        if exchange.status >= 500 or exchange.cut:  # noqa: PLR2004
             _log.warning("request", **line)
         elif route in _QUIET:
             _log.debug("request", **line)
@@ -94,7 +103,7 @@ class _Exchange:
 
     __slots__ = (
         "_deadline",
-        "_max_parsed",
+        "_is_parsed",
         "_parsed",
         "_receive",
         "_request_id",
@@ -102,35 +111,39 @@ class _Exchange:
         "began",
         "bytes_in",
         "bytes_out",
+        "cut",
+        "ended",
         "method",
         "scope",
         "started",
         "status",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, max_parsed: int) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, parsed: ParsedBody) -> None:
         self.began = perf_counter()
         self.scope = scope
         self.method: str = scope["method"]
         self.status = _CLIENT_LEFT
         self.started = False
+        self.ended = False
+        self.cut = False
         self.bytes_in = 0
         self.bytes_out = 0
         self._receive = receive
         self._send = send
-        self._max_parsed = max_parsed
-        self._parsed: bool | None = None
+        self._parsed = parsed
+        self._is_parsed: bool | None = None  # unknown before the route is
         self._deadline = 0.0
-        self._request_id = new_id().hex
+        self._request_id = uuid_utils.uuid7().hex
         scope.setdefault("state", {})["request_id"] = self._request_id
         clear_contextvars()
         bind_contextvars(request_id=self._request_id, **_client_id(scope))
 
     async def receive(self) -> Message:
         """Pass a piece of the body on. One that the framework parses is bounded in size and time."""
-        if self._parsed is None:
-            self._parsed = self._is_parsed()
-        if not self._parsed:
+        if self._is_parsed is None:
+            self._is_parsed = self._begin_body()
+        if not self._is_parsed:
             message = await self._receive()
             self.bytes_in += len(message.get("body", b""))
             return message
@@ -138,7 +151,7 @@ class _Exchange:
             async with asyncio.timeout_at(self._deadline):
                 message = await self._receive()
         except TimeoutError as error:
-            raise UploadIncomplete(f"The body took longer than {PARSED_BODY_SECONDS} s.") from error
+            raise UploadIncomplete(f"The body took longer than {self._parsed.seconds:g} s.") from error
         self.bytes_in += len(message.get("body", b""))
         self._check_size(self.bytes_in)
         return message
@@ -155,6 +168,7 @@ class _Exchange:
             message["headers"] = headers
         else:
             self.bytes_out += len(message.get("body", b""))
+            self.ended = not message.get("more_body", False)
         await self._send(message)
 
     async def fail(self, error: Exception) -> None:
@@ -165,25 +179,25 @@ class _Exchange:
             state["problem"] = told
         elif "problem" not in state:  # no handler has told it yet
             state["problem"] = defect(error)
+        self.cut = self.started and not self.ended
         if not self.started:
             await answer(self.scope, state["problem"])(self.scope, self._receive, self.send)
 
-    def _is_parsed(self) -> bool:
-        """Tell whether the framework parses this body: then it holds all of it in memory."""
+    def _begin_body(self) -> bool:
+        """Tell whether the framework parses the body; if so, start the clock, and judge its declared length."""
         route = self.scope.get("route")
         if not isinstance(route, APIRoute) or route.body_field is None:
             return False
-        self._deadline = asyncio.get_running_loop().time() + PARSED_BODY_SECONDS
+        self._deadline = asyncio.get_running_loop().time() + self._parsed.seconds
         for name, value in self.scope["headers"]:
             if name == b"content-length":
                 self._check_size(int(value))
         return True
 
     def _check_size(self, length: int) -> None:
-        if length > self._max_parsed:
-            raise BodyTooLarge(
-                f"A JSON body may have up to {self._max_parsed} bytes.", details={"limit": self._max_parsed}
-            )
+        limit = self._parsed.max_bytes
+        if length > limit:
+            raise BodyTooLarge(f"A JSON body may have up to {limit} bytes.", details={"limit": limit})
 
 
 class _Counts:

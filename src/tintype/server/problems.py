@@ -66,6 +66,11 @@ KINDS: dict[type[TintypeError], Kind] = {
         "Send the request again with the same `Idempotency-Key`; nothing is stored twice.",
         retryable=True,
     ),
+    errors.ObjectMissing: Kind(
+        503,
+        "Tell the operator: the consistency check finds what is missing, and brings back what it can.",
+        retryable=True,
+    ),
     errors.DatabaseUnavailable: Kind(
         503,
         "Send the request again with the same `Idempotency-Key`; nothing is stored twice.",
