@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Coroutine
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 import uvloop
@@ -17,6 +17,8 @@ from tintype.model.errors import TintypeError
 from tintype.server.process import CannotListen, serve_forever
 from tintype.settings import Settings
 from tintype.telemetry import configure_logs
+
+T = TypeVar("T")
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_show_locals=False)
 
@@ -46,7 +48,8 @@ def migrate_database() -> None:
     if settings.database.url is None:
         _fail("Name the database in TINTYPE_DATABASE__URL; the embedded one is migrated when it starts.")
     configure_logs(settings.log)
-    _run(migrate(settings.database.url.get_secret_value()))
+    for step in _run(migrate(settings.database.url.get_secret_value())):
+        typer.echo(f"applied {step}")
 
 
 @app.command(name="version")
@@ -85,11 +88,11 @@ def _refuse_strangers(host: str) -> None:
         )
 
 
-def _run(work: Coroutine[None, None, None]) -> None:
+def _run(work: Coroutine[Any, Any, T]) -> T:
     """Run until done. What an operator has to mend is one sentence, not a traceback."""
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(work)
+            return runner.run(work)
     except (TintypeError, CannotListen) as error:
         _fail(str(error))
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from tintype.ingest.receive import Receiver
 from tintype.messaging.local import LocalPublisher
 from tintype.messaging.publisher import Publisher
 from tintype.messaging.sns import SnsPublisher
+from tintype.model.errors import LinkInvalid
 from tintype.objects.links import Links
 from tintype.objects.local_links import LocalLinks
 from tintype.objects.s3_links import S3Links
@@ -34,6 +35,10 @@ from tintype.telemetry import Metrics
 
 SPOOL_THREADS = 4
 """They hash and write blocks of large bodies; both let go of the interpreter's lock."""
+
+
+LinkCheck = Callable[[UUID, int | None, str], None]
+"""Raises `LinkInvalid` for an image's id with an expiry and a signature that do not belong together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,7 @@ class Parts:
     receiver: Receiver
     ingest: Ingest
     links: Links
+    verify_link: LinkCheck
     relay: Relay
 
 
@@ -74,6 +80,7 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
         threads = stack.enter_context(ThreadPoolExecutor(SPOOL_THREADS, thread_name_prefix="spool"))
         relay = Relay(database, _publisher(settings, data_dir), settings.events.poll_seconds, metrics)
         stack.push_async_callback(_stop, asyncio.create_task(relay.run(), name="relay"))
+        links, verify_link = _links(settings, data_dir)
         yield Parts(
             settings=settings,
             metrics=metrics,
@@ -83,7 +90,8 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
             inspector=inspector,
             receiver=Receiver(settings.limits, spool_dir, Budget(settings.limits, spool_dir), threads),
             ingest=Ingest(inspector, objects, commits, metrics),
-            links=_links(settings, data_dir),
+            links=links,
+            verify_link=verify_link,
             relay=relay,
         )
 
@@ -109,10 +117,16 @@ def _publisher(settings: Settings, data_dir: Path) -> Publisher:
     return LocalPublisher(data_dir / "outbox")
 
 
-def _links(settings: Settings, data_dir: Path) -> Links:
+def _links(settings: Settings, data_dir: Path) -> tuple[Links, LinkCheck]:
+    """Return what makes links, and what checks those that come back to us."""
     if settings.objects.url is not None and settings.objects.url.startswith("s3://"):
-        return S3Links(settings.objects)
-    return LocalLinks(_secret(data_dir / "link-secret"))
+        return S3Links(settings.objects), _refuse_link
+    links = LocalLinks(_secret(data_dir / "link-secret"))
+    return links, links.verify
+
+
+def _refuse_link(_image_id: UUID, _expires: int | None, _signature: str) -> None:
+    raise LinkInvalid("The links of this service lead to S3; this is not one of them.")
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

@@ -62,7 +62,7 @@ def _explain(location: str, in_objects: UUID | None, in_database: UUID | None) -
         )
     if in_database is None:
         return (
-            f"{location} belongs to Tintype {in_objects}, but the database is new and the store holds images. "
+            f"{location} belongs to Tintype {in_objects}, but the database is new. "
             "Name the database that belongs to it, or restore that database."
         )
     return (

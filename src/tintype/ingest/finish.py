@@ -1,12 +1,13 @@
 """The one verb that every door ends in: arrived bytes become an image, or a clear refusal."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tintype.catalogue.commits import Commits
 from tintype.imaging.inspect import Inspector
 from tintype.model.body import Body
 from tintype.model.checkpoint import checkpoint
 from tintype.model.errors import TintypeError, UploadEmpty
+from tintype.model.filename import default_filename
 from tintype.model.upload import Arrival, Duplicate, Outcome, Replayed, Stored, Upload
 from tintype.objects.keys import original_key
 from tintype.objects.metadata import describe
@@ -51,6 +52,8 @@ class Ingest:
             return earlier
         with self.metrics.stage("inspect"):
             facts = await self.inspector.inspect(body)
+        if not upload.filename:
+            upload = replace(upload, filename=default_filename(facts.format))
         checkpoint("before-put")
         with self.metrics.stage("put"):
             stored = await self.objects.put(

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from tintype.ingest.budget import STEP, Budget, Reservation
 from tintype.model.body import Body
@@ -22,6 +23,18 @@ WINDOW_SECONDS = 30
 
 Digests = Mapping[str, bytes]
 """Announced digests by algorithm (`sha-256`, `sha-512`), as RFC 9530 names them."""
+
+
+class Hash(Protocol):
+    """A hash of `hashlib`, which has no public name for its type."""
+
+    def update(self, data: bytes, /) -> None:
+        """Add bytes."""
+        ...
+
+    def digest(self) -> bytes:
+        """Return the hash of all bytes so far."""
+        ...
 
 
 @dataclass(slots=True)
@@ -59,8 +72,8 @@ class Incoming:
     reservation: Reservation
     announced: dict[str, bytes]
     length: int = 0
-    _hash: "hashlib._Hash" = field(default_factory=hashlib.sha256)
-    _sha512: "hashlib._Hash | None" = None
+    _hash: Hash = field(default_factory=hashlib.sha256)
+    _sha512: Hash | None = None
     _pending: list[bytes] = field(default_factory=list[bytes])
     _pending_bytes: int = 0
     _file: int | None = None

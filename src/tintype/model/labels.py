@@ -40,4 +40,4 @@ def attributes_of(raw: object) -> dict[str, Any]:
         raise RequestInvalid(f"Attributes take up to {MAX_ATTRIBUTES_BYTES} bytes of JSON; these are {size}.")
     if "\\u0000" in text:
         raise RequestInvalid("Attributes cannot hold the NUL character: PostgreSQL does not store it.")
-    return cast(dict[str, Any], raw)
+    return cast("dict[str, Any]", raw)

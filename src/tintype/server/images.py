@@ -12,6 +12,7 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 from tintype.catalogue import images
 from tintype.delivery import content
 from tintype.delivery.content import Conditions, Selection
+from tintype.model.disposition import content_disposition
 from tintype.model.errors import (
     CursorInvalid,
     FilterInvalid,
@@ -23,7 +24,6 @@ from tintype.model.errors import (
 )
 from tintype.model.filename import clean_filename
 from tintype.model.image import Image
-from tintype.objects.disposition import content_disposition
 from tintype.objects.keys import original_key
 from tintype.server.announced import digest_field
 from tintype.server.context import Context, context_of
@@ -154,13 +154,15 @@ async def image_content(
     """
     context = context_of(request)
     if params.signature is not None:
-        context.parts.links.verify(image_id, params.expires, params.signature)
+        context.parts.verify_link(image_id, params.expires, params.signature)
     async with context.database.reading() as tx:
         image = _found(await images.find(tx, OWNER, image_id))
     if params.redirect:
-        return RedirectResponse(await _link(request, image, context.settings.link_ttl_seconds), 302)
+        attachment = params.disposition == "attachment"
+        link = await _link(request, image, context.settings.link_ttl_seconds, attachment=attachment)
+        return RedirectResponse(link, 302)
     selection = content.select(image, _conditions(request))
-    headers = _content_headers(image, selection)
+    headers = _content_headers(image, selection, params.disposition)
     if selection.unchanged:
         return Response(status_code=304, headers=headers)
     status = 206 if selection.partial else 200
@@ -178,15 +180,15 @@ async def make_link(request: Request, image_id: UUID, wanted: LinkRequest) -> Re
         image = _found(await images.find(tx, OWNER, image_id))
     lifetime = wanted.expires_in or context.settings.link_ttl_seconds
     expires_at = datetime.now(UTC) + timedelta(seconds=lifetime)
-    url = await _link(request, image, lifetime)
+    url = await _link(request, image, lifetime, attachment=wanted.disposition == "attachment")
     return _json({"url": url, "expires_at": expires_at.isoformat(timespec="seconds")}, status=201)
 
 
-async def _link(request: Request, image: Image, lifetime: int) -> str:
+async def _link(request: Request, image: Image, lifetime: int, *, attachment: bool) -> str:
     context = context_of(request)
     base = context.settings.public_url or str(request.base_url).rstrip("/")
     return await context.parts.links.sign(
-        image, original_key(image.id), expires_in=lifetime, base_url=base, attachment=True
+        image, original_key(image.id), expires_in=lifetime, base_url=base, attachment=attachment
     )
 
 
@@ -242,7 +244,7 @@ def _conditions(request: Request) -> Conditions:
     )
 
 
-def _content_headers(image: Image, selection: Selection) -> dict[str, str]:
+def _content_headers(image: Image, selection: Selection, disposition: str) -> dict[str, str]:
     headers = {
         "etag": content.content_etag(image),
         "last-modified": content.http_date(image.created_at),
@@ -253,7 +255,7 @@ def _content_headers(image: Image, selection: Selection) -> dict[str, str]:
     headers |= {
         "content-type": image.content_type,
         "content-length": str(selection.end - selection.start),
-        "content-disposition": content_disposition(image.filename),
+        "content-disposition": content_disposition(image.filename, inline=disposition == "inline"),
         "content-security-policy": SANDBOX,
         "x-content-type-options": "nosniff",
         "cross-origin-resource-policy": "same-site",

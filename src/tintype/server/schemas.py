@@ -50,6 +50,9 @@ EXAMPLE: dict[str, Any] = {
 }
 
 
+Disposition = Literal["attachment", "inline"]
+
+
 class Warning_(BaseModel):  # noqa: N801 # `Warning` is Python's own
     """Something that the sender may want to know; the image is stored all the same."""
 
@@ -156,6 +159,7 @@ class LinkRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"expires_in": 3600}})
 
     expires_in: int | None = Field(default=None, ge=1, le=604_800, description="Seconds, a week at most.")
+    disposition: Disposition = Field(default="attachment", description="`inline`: for a browser to show.")
 
 
 class LinkOut(BaseModel):
@@ -228,6 +232,7 @@ class ContentParams(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     redirect: bool = Field(default=False, description="On S3: let S3 send the bytes.")
+    disposition: Disposition = Field(default="attachment", description="`inline`: for a browser to show.")
     expires: int = Field(default=0, ge=0)
     signature: str | None = Field(default=None, max_length=200)
 

@@ -255,7 +255,7 @@ def _fingerprint(upload: Upload, body: Body) -> bytes:
 
 
 def _declared_length(request: Request) -> int | None:
-    """Return Content-Length; refuse a coded body, whose length and digest would be those of something else."""
+    """Return Content-Length; refuse a coded body: its length and digest are those of something else."""
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
         raise CodingUnsupported(
