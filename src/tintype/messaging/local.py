@@ -5,10 +5,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tintype import telemetry
 from tintype.messaging.publisher import Message, Report
+from tintype.telemetry import get_logger
 
-_log = telemetry.get_logger()
+_log = get_logger()
 
 
 class LocalPublisher:
