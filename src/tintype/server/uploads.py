@@ -232,7 +232,7 @@ def _wishes(request: Request, texts: dict[str, list[str]]) -> Wishes:
 
 def _attributes(texts: list[str]) -> dict[str, Any]:
     try:
-        return attributes_of(orjson.loads(texts[-1])) if texts else {}
+        return attributes_of(orjson.loads(texts[-1])) if texts and texts[-1].strip() else {}
     except orjson.JSONDecodeError as error:
         raise RequestInvalid(f"`attributes` is not JSON: {error}.") from error
 
