@@ -184,7 +184,7 @@ class _Exchange:
             await answer(self.scope, state["problem"])(self.scope, self._receive, self.send)
 
     def _begin_body(self) -> bool:
-        """Tell whether the framework parses the body; if so, start the clock, and judge its declared length."""
+        """Tell whether the framework parses the body; if so, start the clock and judge its announced size."""
         route = self.scope.get("route")
         if not isinstance(route, APIRoute) or route.body_field is None:
             return False

@@ -35,11 +35,18 @@ UPLOAD_BODY: Document = {
                             "items": _BINARY,
                             "description": "Several images. The name of a field does not matter.",
                         },
-                        "tags": {"type": "string", "description": "Labels, separated by commas."},
-                        "attributes": {"type": "string", "description": "A JSON object of your own."},
+                        "tags": {
+                            "type": "string",
+                            "description": "Labels, separated by commas: `holiday,rome`.",
+                            "example": "",
+                        },
+                        "attributes": {
+                            "type": "string",
+                            "description": "A JSON object of your own: `{\"album\": \"Rome\"}`.",
+                            "example": "{}",
+                        },
                     },
                 },
-                "example": {"tags": "holiday,rome", "attributes": '{"album": "Rome"}'},
             },
             "application/octet-stream": {"schema": _BINARY},
         },
@@ -128,6 +135,7 @@ def document_of(app: FastAPI) -> Document:
     )
     _name_operations(document, app)
     for operation in _operations(document):
+        _summarise(operation)
         _tell_failures(operation)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas.pop("HTTPValidationError", None)
@@ -142,6 +150,14 @@ def _name_operations(document: Document, app: FastAPI) -> None:
         if isinstance(route, APIRoute) and route.include_in_schema:
             for method in route.methods or ():
                 document["paths"][route.path_format][method.lower()]["operationId"] = route.name
+
+
+def _summarise(operation: Document) -> None:
+    """Take the first sentence of the handler's docstring for the summary, and the rest for the description."""
+    summary, _, rest = operation.pop("description", operation["summary"]).partition("\n\n")
+    operation["summary"] = " ".join(summary.split()).removesuffix(".")
+    if rest:
+        operation["description"] = rest
 
 
 def _tell_failures(operation: Document) -> None:
