@@ -1,0 +1,218 @@
+"""The cage: decoding happens in worker processes that can be killed, and that can do nothing else.
+
+A file that kills its worker is refused; its neighbours do not notice. There is one worker more than
+work at once, so that the pool is whole while a lost one is replaced.
+"""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from tintype.imaging.headers import Header
+from tintype.imaging.process import Gone, Lost, StartFailed, WorkerProcess, heic_installed
+from tintype.imaging.reply import read_reply
+from tintype.imaging.worker.job import Job
+from tintype.model.body import Body
+from tintype.model.errors import DecoderFailed, Overloaded
+from tintype.model.image import Facts, Format
+from tintype.settings import ImagingSettings
+from tintype.telemetry import get_logger
+
+WAIT_SECONDS = 10
+"""For a free worker. Whoever waits longer is better off trying again, perhaps elsewhere."""
+RETRY_AFTER_SECONDS = 5
+SPARES = 1
+PAUSES_SECONDS = (0.1, 0.5, 2, 5)
+"""Between attempts to start a worker that does not start."""
+
+log = get_logger()
+
+
+class Cage:
+    """A pool of workers. Open it with `async with Cage.open(settings) as cage`."""
+
+    def __init__(self, settings: ImagingSettings) -> None:
+        self._settings = settings
+        self._size = settings.workers or os.cpu_count() or 1
+        self._heic = heic_installed() and not settings.disabled(Format.HEIC)
+        self._turns = asyncio.Semaphore(self._size)
+        self._idle: asyncio.LifoQueue[WorkerProcess] = asyncio.LifoQueue()
+        self._seats: list[asyncio.Task[None]] = []
+        self._jobs: set[asyncio.Task[Facts]] = set()
+        self._ready = asyncio.Semaphore(0)
+        self.sandbox = "none"
+        """What confines the workers: `seccomp`, or `rlimits` where the kernel refuses filters."""
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: ImagingSettings) -> AsyncGenerator["Cage"]:
+        """Start the workers and wait until they are warm; end them all on the way out.
+
+        Raises `StartFailed` if a worker does not start.
+        """
+        cage = cls(settings)
+        try:
+            await cage._fill()
+            yield cage
+        finally:
+            await cage._close()
+
+    async def decode(self, body: Body, header: Header) -> Facts:
+        """Decode every pixel of the file, and return all facts.
+
+        Raises `ImageCorrupt`, `ImageTooLarge` and `UnsupportedType` for what the decoder says,
+        `DecoderFailed` for a file that its worker did not survive, `Overloaded` if no worker
+        became free in time.
+
+        A caller that is cancelled leaves its job running to its end: that is bounded, and cheaper
+        than a new worker.
+        """
+        worker = await self._take()
+        try:
+            descriptor = _descriptor(body)
+        except BaseException:
+            self._give_back(worker)
+            raise
+        job = asyncio.create_task(self._run(worker, descriptor, header, body.length))
+        self._jobs.add(job)
+        job.add_done_callback(self._forget)
+        return await asyncio.shield(job)
+
+    async def _run(self, worker: WorkerProcess, descriptor: int, header: Header, length: int) -> Facts:
+        try:
+            while True:
+                try:
+                    reply = await worker.ask(self._job(header, length), descriptor)
+                except Gone:
+                    worker = await self._next_idle()
+                else:
+                    return read_reply(reply, header)
+        except Lost as lost:
+            log.warning("cage.worker_lost", reason=str(lost), format=header.format.name, bytes=length)
+            raise DecoderFailed(
+                f"The decoder was stopped at this {header.format.name}: {lost}. "
+                "Send a smaller or simpler version."
+            ) from lost
+        except DecoderFailed:
+            worker.kill()  # it talks nonsense
+            raise
+        finally:
+            os.close(descriptor)
+            self._give_back(worker)
+
+    def _job(self, header: Header, length: int) -> Job:
+        limits = self._settings
+        return Job(
+            format=header.format.name,
+            length=length,
+            orientation=header.orientation,
+            exif=(header.exif.offset, header.exif.length) if header.exif else None,
+            max_side=limits.max_side,
+            max_frames=limits.max_frames,
+            max_pixels=limits.max_pixels,
+            cpu_seconds=limits.cpu_seconds,
+        )
+
+    def _forget(self, job: asyncio.Task[Facts]) -> None:
+        self._jobs.discard(job)
+        if not job.cancelled():
+            job.exception()  # seen, even if nobody waits for it any more
+
+    async def _take(self) -> WorkerProcess:
+        """Wait for one's turn and for a worker, but not for ever."""
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await self._turns.acquire()
+                try:
+                    return await self._next_idle()
+                except BaseException:
+                    self._turns.release()
+                    raise
+        except TimeoutError as error:
+            raise Overloaded(
+                "All decoders are busy. Send the image again shortly.", retry_after=RETRY_AFTER_SECONDS
+            ) from error
+
+    async def _next_idle(self) -> WorkerProcess:
+        while True:
+            worker = await self._idle.get()
+            if not worker.lost:
+                return worker
+
+    def _give_back(self, worker: WorkerProcess) -> None:
+        if worker.served >= self._settings.recycle_after:
+            worker.kill()
+        if not worker.lost:
+            self._idle.put_nowait(worker)
+        self._turns.release()
+
+    async def _fill(self) -> None:
+        """Start all workers at once; go on when as many are ready as work at once."""
+        self._seats = [asyncio.create_task(self._keep()) for _ in range(self._size + SPARES)]
+        ready = asyncio.create_task(self._wait_for(self._size))
+        done, _ = await asyncio.wait({ready, *self._seats}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def _wait_for(self, count: int) -> None:
+        for _ in range(count):
+            await self._ready.acquire()
+
+    async def _keep(self) -> None:
+        """Keep one seat taken: whenever its worker ends, start another. The first one has to start."""
+        worker = await WorkerProcess.start(self._settings, heic=self._heic)
+        while True:
+            self.sandbox = worker.sandbox
+            self._idle.put_nowait(worker)
+            self._ready.release()
+            try:
+                await worker.ended()
+            finally:
+                await worker.end()
+            worker = await self._restart()
+
+    async def _restart(self) -> WorkerProcess:
+        attempt = 0
+        while True:
+            try:
+                return await WorkerProcess.start(self._settings, heic=self._heic)
+            except (StartFailed, OSError) as error:
+                log.warning("cage.worker_not_started", error=repr(error))
+            await asyncio.sleep(PAUSES_SECONDS[min(attempt, len(PAUSES_SECONDS) - 1)])
+            attempt += 1
+
+    async def _close(self) -> None:
+        """End every worker; a job that still runs ends with its worker."""
+        for seat in self._seats:
+            seat.cancel()
+        await asyncio.gather(*self._seats, return_exceptions=True)
+        await asyncio.gather(*self._jobs, return_exceptions=True)
+
+
+def _descriptor(body: Body) -> int:
+    """Return a descriptor of the bytes, which the worker maps: they are not copied through a socket."""
+    if body.file is not None:
+        return _read_only(body.file)
+    assert body.memory is not None  # noqa: S101 - a body has one of the two
+    descriptor = _unnamed_memory()
+    view = memoryview(body.memory)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    return descriptor
+
+
+def _read_only(descriptor: int) -> int:
+    """Open the spool file once more, so that a worker cannot write into what was hashed already."""
+    try:
+        return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # no /proc: macOS
+        return os.dup(descriptor)
+
+
+def _unnamed_memory() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("image", os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile() as file:  # macOS
+        return os.dup(file.fileno())

@@ -1,0 +1,74 @@
+"""Inspection: what the bytes are, within which limits, decoded to the last pixel."""
+
+import asyncio
+
+from tintype.imaging.cage import Cage
+from tintype.imaging.headers import Header, read_header
+from tintype.imaging.process import heic_installed
+from tintype.imaging.sniff import HEAD_BYTES, describe, sniff
+from tintype.model.body import Body
+from tintype.model.errors import UnsupportedType, UploadEmpty
+from tintype.model.image import Facts, Format
+from tintype.settings import ImagingSettings
+
+
+class Inspector:
+    """Judges bytes, in the cage or, without one, by their headers only."""
+
+    def __init__(self, settings: ImagingSettings, cage: Cage | None) -> None:
+        self._settings = settings
+        self._cage = cage
+        self._accepted = tuple(each for each in Format if self._accepts(each))
+
+    async def inspect(self, body: Body) -> Facts:
+        """Return what the bytes are.
+
+        Raises `UploadEmpty`, `UnsupportedType`, `ImageCorrupt`, `ImageTooLarge`, `DecoderFailed`
+        for the bytes, `Overloaded` if there is no decoder to be had.
+        """
+        image_format = self._recognise(body)
+        if image_format is Format.JPEG and body.memory is not None:
+            header = read_header(image_format, body, self._settings)  # a few microseconds
+        else:
+            header = await asyncio.to_thread(read_header, image_format, body, self._settings)
+        if self._cage is None:
+            return _header_facts(header)
+        return await self._cage.decode(body, header)
+
+    def accepted_formats(self) -> tuple[Format, ...]:
+        """Return the formats that are taken now."""
+        return self._accepted
+
+    def _accepts(self, image_format: Format) -> bool:
+        possible = image_format is not Format.HEIC or heic_installed()
+        return possible and not self._settings.disabled(image_format)
+
+    def _recognise(self, body: Body) -> Format:
+        if body.length == 0:
+            raise UploadEmpty("The upload has no bytes. Check the file that you are sending.")
+        head = body.read(0, HEAD_BYTES)
+        image_format = sniff(head)
+        if image_format is not None and image_format in self._accepted:
+            return image_format
+        if image_format is Format.HEIC and not self._settings.disabled(Format.HEIC):
+            raise UnsupportedType(
+                "HEIC is not accepted here. Send JPEG instead; whoever runs this service can enable it "
+                "with: pip install 'tintype[heic]'"
+            )
+        kind = image_format.name if image_format else describe(head)
+        accepted = ", ".join(each.name for each in self._accepted)
+        raise UnsupportedType(
+            f"The file is {kind}; accepted are {accepted}.",
+            details={"accepted": [each.value for each in self._accepted]},
+        )
+
+
+def _header_facts(header: Header) -> Facts:
+    return Facts(
+        format=header.format,
+        width=header.width,
+        height=header.height,
+        frames=header.frames,
+        orientation=header.orientation,
+        has_alpha=header.has_alpha,
+    )

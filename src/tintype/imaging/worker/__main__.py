@@ -1,0 +1,125 @@
+"""One worker: `python -m tintype.imaging.worker <socket> <settings as JSON>`. Only the cage starts it."""
+
+import codecs
+import json
+import mmap
+import os
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyvips
+
+from tintype.imaging.storable import storable
+from tintype.imaging.worker import decode, sandbox
+from tintype.imaging.worker.exif import Exif, read_exif
+from tintype.imaging.worker.fingerprint import fingerprint
+from tintype.imaging.worker.job import Job, Refused, frame, receive
+
+Decoder = Callable[[Job, memoryview], decode.Picture]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the parent says once, at the start."""
+
+    parent: int
+    memory: int
+    """Bytes of address space above what is used when ready."""
+    heic: bool
+
+
+def main() -> None:
+    """Get ready, shut the door, and answer jobs until the parent goes."""
+    channel, options = socket.socket(fileno=int(sys.argv[1])), Options(**json.loads(sys.argv[2]))
+    sandbox.die_with_parent(options.parent)
+    decode.prepare()
+    decoders: dict[str, Decoder] = dict.fromkeys(decode.FORMATS, decode.decode)
+    if options.heic:
+        decoders["HEIC"] = _heic()
+    _warm_up()
+    channel.sendall(frame({"sandbox": sandbox.confine(options.memory)}))
+    serve(channel, decoders)
+
+
+def serve(channel: socket.socket, decoders: dict[str, Decoder]) -> None:
+    """Answer one job after the other."""
+    while (received := receive(channel)) is not None:
+        message, descriptor = received
+        channel.sendall(frame(answer(Job(**message), descriptor, decoders)))
+
+
+def answer(job: Job, descriptor: int, decoders: dict[str, Decoder]) -> dict[str, Any]:
+    """Decode one file; return its facts, or why it is refused."""
+    sandbox.allow_cpu(job.cpu_seconds)
+    try:
+        mapped = mmap.mmap(descriptor, job.length, access=mmap.ACCESS_READ)
+    finally:
+        os.close(descriptor)
+    try:
+        return {"facts": facts(job, memoryview(mapped), decoders[job.format])}
+    except Refused as refused:
+        return {"refused": refused.kind, "reason": refused.reason}
+
+
+def facts(job: Job, data: memoryview, decoder: Decoder) -> dict[str, Any]:
+    """Return what decoding and EXIF tell, in JSON types."""
+    picture = decoder(job, data)
+    found = fingerprint(picture.small, job.orientation)
+    exif = _exif(job, data)
+    return {
+        "width": picture.width,
+        "height": picture.height,
+        "frames": picture.frames,
+        "has_alpha": picture.has_alpha,
+        "taken_at": exif.taken_at.isoformat() if exif.taken_at else None,
+        "camera": storable(exif.camera),
+        "exif": storable(exif.rest),
+        "location": exif.location,
+        "thumbhash": found.thumbhash.hex(),
+        "dominant_color": found.dominant_color,
+        "phash": found.phash,
+    }
+
+
+def _exif(job: Job, data: memoryview) -> Exif:
+    if job.format == "TIFF":  # a TIFF is made of the directories that EXIF borrowed
+        return read_exif(lambda start, count: bytes(data[start : start + count]))
+    if job.exif is None:
+        return Exif()
+    offset, length = job.exif
+    block = bytes(data[offset : offset + length])
+    return read_exif(lambda start, count: block[start : start + count])
+
+
+def _heic() -> Decoder:
+    from tintype.imaging.worker import heic  # noqa: PLC0415 - an optional extra
+
+    heic.prepare()
+    return heic.decode
+
+
+def _warm_up() -> None:
+    """Use once what loads or allocates at its first use: afterwards no file can be opened any more."""
+    for name in ("utf-8", "latin-1", "utf-16", "utf-16-le"):
+        codecs.lookup(name)
+    picture = pyvips.Image.black(16, 16, bands=4).copy(interpretation="srgb")  # pyright: ignore[reportUnknownMemberType]
+    savers = {
+        "JPEG": partial(picture.jpegsave_buffer),
+        "PNG": partial(picture.pngsave_buffer),
+        "GIF": partial(picture.gifsave_buffer),
+        "WEBP": partial(picture.webpsave_buffer),
+        "TIFF": partial(picture.tiffsave_buffer),
+        "AVIF": partial(picture.heifsave_buffer, compression="av1", effort=0),
+    }
+    for name, save in savers.items():
+        data = save()
+        job = Job(name, len(data), 1, None, max_side=16, max_frames=1, max_pixels=256, cpu_seconds=1)
+        json.dumps(facts(job, memoryview(data), decode.decode))
+
+
+if __name__ == "__main__":
+    main()
