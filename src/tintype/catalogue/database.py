@@ -1,0 +1,234 @@
+"""The way to the catalogue: connections, transactions, and what becomes of PostgreSQL's errors."""
+
+import select
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self, TypeVar
+
+import orjson
+import psycopg
+from psycopg import conninfo, errors, sql
+from psycopg.types.json import set_json_loads
+from psycopg_pool import AsyncConnectionPool
+
+from tintype.catalogue.migrations import check_schema
+from tintype.model.errors import DatabaseUnavailable, Internal, RequestInvalid
+from tintype.settings import DatabaseSettings
+
+Tx = psycopg.AsyncConnection[tuple[Any, ...]]
+"""A connection in a transaction that somebody else begins and commits."""
+
+CONNECT_SECONDS = 2
+LOCK_TIMEOUT_MS = 2_000
+IDLE_IN_TRANSACTION_MS = 15_000
+RETRIES = 3
+"""Of a unit of work that PostgreSQL gave up in favour of another one."""
+CONTENTION = (errors.SerializationFailure, errors.DeadlockDetected)
+
+# For a server across a network: a dead one is noticed within ten seconds, whichever side is silent.
+# The others are ignored on a Unix socket. A standby, or a primary that was demoted, is passed over.
+_CONNECTION: dict[str, str | int] = {
+    "application_name": "tintype",
+    "connect_timeout": CONNECT_SECONDS,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+    "target_session_attrs": "read-write",
+}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A pool of connections to one database whose schema fits this program."""
+
+    url: str
+    settings: DatabaseSettings
+    _pool: AsyncConnectionPool[Tx]
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str, settings: DatabaseSettings) -> AsyncGenerator[Self]:
+        """Connect, and check that the schema is one that this program can work with.
+
+        Raises `DatabaseUnavailable`, with what to do, when either fails.
+        """
+
+        async def configure(connection: Tx) -> None:
+            await _configure(connection, settings)
+
+        pool = AsyncConnectionPool(
+            conninfo.make_conninfo(url, **_CONNECTION),
+            connection_class=Tx,
+            kwargs={"autocommit": True},
+            min_size=2,
+            max_size=settings.pool_size,
+            timeout=settings.acquire_timeout_seconds,
+            # A connection that cannot be made is given up soon: the next request tries anew, and finds
+            # the database back at once, where the pool's own back-off would pause for half a minute.
+            reconnect_timeout=CONNECT_SECONDS,
+            configure=configure,
+            check=_refuse_hung_up,
+            open=False,
+        )
+        database = cls(url, settings, pool)
+        await pool.open()
+        try:
+            async with database.reading() as tx:
+                await check_schema(tx)
+            yield database
+        finally:
+            await pool.close()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Tx]:
+        """Run the block as one transaction: committed at its end, rolled back by an exception.
+
+        Raises `DatabaseUnavailable` when no connection is free in time or the database fails. When the
+        connection breaks during the commit, it is not known whether the block's changes were made.
+        """
+        async with self.reading() as tx, tx.transaction():
+            yield tx
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncGenerator[Tx]:
+        """Run the block's statements one by one, each seeing the newest state: for a single read.
+
+        Two round trips cheaper than a transaction. Raises what `transaction` raises.
+        """
+        try:
+            with told():
+                async with self._pool.connection() as connection:
+                    yield connection
+        except DatabaseUnavailable as error:
+            if isinstance(error.__cause__, errors.ReadOnlySqlTransaction):
+                await self._pool.drain()  # the server was demoted: the next connections find the new one
+            raise
+
+    async def run(self, work: Callable[[Tx], Awaitable[T]]) -> T:
+        """Run `work` as one transaction, and again when it lost against another one (three times)."""
+        for _ in range(RETRIES):
+            try:
+                async with self.transaction() as tx:
+                    return await work(tx)
+            except DatabaseUnavailable as error:
+                if not isinstance(error.__cause__, CONTENTION):
+                    raise
+        async with self.transaction() as tx:
+            return await work(tx)
+
+    async def connect(self) -> Tx:
+        """Return a connection outside of the pool, set up like those in it. The caller closes it."""
+        with told():
+            connection = await Tx.connect(conninfo.make_conninfo(self.url, **_CONNECTION), autocommit=True)
+            await _configure(connection, self.settings)
+        return connection
+
+    @asynccontextmanager
+    async def listening(self, channel: str) -> AsyncGenerator["Listener"]:
+        """Listen for notifications on a connection of its own. Raises `DatabaseUnavailable`."""
+        connection = await self.connect()
+        try:
+            with told():
+                await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+            yield Listener(connection)
+        finally:
+            await connection.close()
+
+    async def probe(self) -> None:
+        """Return when the database answers; raise `DatabaseUnavailable` when it does not."""
+        await self.now()
+
+    async def now(self) -> datetime:
+        """Return the database's clock, the only one that decides about ages."""
+        async with self.reading() as tx:
+            cursor = await tx.execute("SELECT clock_timestamp()")
+            (now,) = await only(cursor)
+        return now
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Waits for notifications."""
+
+    _connection: Tx
+
+    async def wait(self, seconds: float) -> bool:
+        """Return True as soon as there is a notification, False when the time is over.
+
+        Notifications that came since the last wait count, all together as one. Raises
+        `DatabaseUnavailable` when the connection is lost; then listen anew.
+        """
+        with told():
+            notified = False
+            async for _ in self._connection.notifies(timeout=seconds, stop_after=1):
+                notified = True
+            return notified
+
+
+async def only(cursor: psycopg.AsyncCursor[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Return the row of a statement that has exactly one, whatever it finds."""
+    row = await cursor.fetchone()
+    if row is None:
+        raise errors.NoDataFound("a statement that always has a row had none")
+    return row
+
+
+@contextmanager
+def told() -> Generator[None]:
+    """Turn PostgreSQL's errors into the model's, with the original as `__cause__`."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translated(error) from error
+
+
+def translated(error: psycopg.Error) -> DatabaseUnavailable | RequestInvalid | Internal:
+    """Return what an error of PostgreSQL or of the connection means to a client."""
+    match error:
+        case errors.DataError():
+            return RequestInvalid(
+                "PostgreSQL cannot store one of the values, a NUL character or a number out of range for "
+                "example. Change it and send the request again."
+            )
+        case psycopg.OperationalError() | psycopg.InterfaceError() | errors.ReadOnlySqlTransaction():
+            return DatabaseUnavailable(
+                "The database does not answer. Send the request again shortly.", retry_after=2
+            )
+        case _:
+            return Internal("The database refused a statement of ours. The log has the details.")
+
+
+async def _configure(connection: Tx, settings: DatabaseSettings) -> None:
+    set_json_loads(orjson.loads, connection)
+    # Statements are prepared where they say so. A plan that was made while a table was empty is kept
+    # while it fills, so only those are prepared that have but one way to go.
+    connection.prepare_threshold = None
+    wanted = {
+        "timezone": "UTC",
+        "statement_timeout": f"{settings.statement_timeout_seconds * 1000:.0f}",
+        "lock_timeout": str(LOCK_TIMEOUT_MS),
+        "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
+        "enable_seqscan": "off",  # every statement has its index
+        "jit": "off",  # they are short: compiling them takes longer than running them
+    }
+    # Not as startup options: poolers between us and the server often refuse those.
+    await connection.execute(
+        "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)",
+        [list(wanted), list(wanted.values())],
+    )
+
+
+async def _refuse_hung_up(connection: Tx) -> None:
+    """Raise for a connection whose server has gone, without a round trip for those that stand.
+
+    Nobody talks on an idle connection, unless the server says why it closes it.
+    """
+    poll = select.poll()  # `select` itself cannot name the descriptors above 1023
+    poll.register(connection.pgconn.socket, select.POLLIN)
+    if poll.poll(0):
+        await connection.execute("")

@@ -1,0 +1,115 @@
+"""The log of committed changes, which is also the outbox: what is not published yet waits in it."""
+
+from collections.abc import Sequence
+from typing import Any, LiteralString
+
+from tintype.catalogue.database import Tx, only
+from tintype.catalogue.rows import json_text
+from tintype.model.event import Event, Kind, event_id
+from tintype.model.image import Image
+from tintype.model.payload import image_payload
+
+CHANNEL = "tintype_events"
+"""Notified by every transaction that adds an event. A hint to look, nothing more."""
+LONGEST_PAUSE_SECONDS = 300
+
+_COLUMNS: LiteralString = "position, id, kind, image_id, owner, version, payload, created_at"
+
+
+async def add(tx: Tx, kind: Kind, image: Image) -> None:
+    """Record what became of an image, in the transaction that changed it."""
+    await tx.execute(
+        """
+        INSERT INTO events (id, kind, image_id, owner, version, payload)
+        VALUES (%s, %s, %s, %s, %s, %s::text::jsonb)
+        """,
+        [
+            event_id(image.id, kind, image.version),
+            kind.value,
+            image.id,
+            image.owner,
+            image.version,
+            json_text(image_payload(image)),
+        ],
+    )
+    await tx.execute("SELECT pg_notify(%s, '')", [CHANNEL])
+
+
+async def claim(tx: Tx, limit: int) -> list[Event]:
+    """Lock the events that have been due for longest, so that two relays never send the same one at once.
+
+    The locks, and so the claim, end with the transaction: publish and `mark_published` within it.
+    """
+    cursor = await tx.execute(
+        f"""
+        SELECT {_COLUMNS} FROM events
+        WHERE published_at IS NULL AND next_attempt_at <= now()
+        ORDER BY next_attempt_at, position LIMIT %s FOR UPDATE SKIP LOCKED
+        """,
+        [limit],
+    )
+    return [_event(row) for row in await cursor.fetchall()]
+
+
+async def mark_published(tx: Tx, positions: Sequence[int]) -> None:
+    """Record that the publisher took these."""
+    await tx.execute(
+        "UPDATE events SET published_at = now(), attempts = attempts + 1, last_error = NULL "
+        "WHERE position = ANY(%s)",
+        [list(positions)],
+    )
+
+
+async def postpone(tx: Tx, position: int, error: str) -> int:
+    """Record that the publisher did not take an event, and return how often that was tried by now.
+
+    It is due again after a pause at random within 1 s, 2 s, 4 s, … up to five minutes (full jitter), so
+    that events which failed together do not come back together.
+    """
+    cursor = await tx.execute(
+        """
+        UPDATE events
+        SET attempts = attempts + 1,
+            last_error = %s,
+            next_attempt_at = now() + interval '1 second' * random() * least(%s, 2 ^ least(attempts, 20))
+        WHERE position = %s RETURNING attempts
+        """,
+        [error, LONGEST_PAUSE_SECONDS, position],
+    )
+    (attempts,) = await only(cursor)
+    return attempts
+
+
+async def oldest_unpublished_age(tx: Tx) -> float | None:
+    """Return for how many seconds the oldest unpublished event has waited, None when none waits."""
+    cursor = await tx.execute(
+        """
+        SELECT extract(epoch FROM clock_timestamp() - created_at)::double precision
+        FROM events WHERE published_at IS NULL ORDER BY position LIMIT 1
+        """
+    )
+    row = await cursor.fetchone()
+    return row[0] if row else None
+
+
+async def page(tx: Tx, owner: str, after: int, limit: int) -> list[Event]:
+    """Return the owner's events behind a position, in the order of the log.
+
+    A transaction may commit after another one that took a later place. So the log is shown only up to
+    where no transaction can still fill a place: below the oldest transaction that is running. Whoever
+    reads on from the last position never misses an event.
+    """
+    cursor = await tx.execute(
+        f"""
+        SELECT {_COLUMNS} FROM events
+        WHERE owner = %s AND position > %s AND txid < pg_snapshot_xmin(pg_current_snapshot())
+        ORDER BY position LIMIT %s
+        """,
+        [owner, after, limit],
+    )
+    return [_event(row) for row in await cursor.fetchall()]
+
+
+def _event(row: tuple[Any, ...]) -> Event:
+    position, identity, kind, *rest = row
+    return Event(position, identity, Kind(kind), *rest)

@@ -1,0 +1,337 @@
+"""The writer of new images: everything that waits goes into one statement, and so into one commit.
+
+PostgreSQL makes a commit durable in a millisecond or so, whether it holds one image or a hundred. One
+writer in the process takes all arrivals that came during the last commit; each is answered after its own.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, LiteralString
+from uuid import UUID
+
+import psycopg
+from psycopg import errors
+
+from tintype.catalogue.database import CONTENTION, Database, Tx, translated
+from tintype.catalogue.rows import image_of_arrival, json_text, searchable, taken_columns
+from tintype.model.errors import DatabaseUnavailable, Internal, ShuttingDown
+from tintype.model.event import Kind, event_id
+from tintype.model.ids import began_at
+from tintype.model.payload import image_payload
+from tintype.model.upload import Arrival
+from tintype.telemetry import get_logger
+
+MAX_BATCH = 100
+MAX_RACES = 5
+"""How often in a row another process may be faster with the same bytes or the same key."""
+PAUSE_SECONDS = 0.1
+"""Between attempts to reach a database that is away."""
+SILENCE_SECONDS = 5
+"""Beyond the statement timeout, which the server itself keeps, a silent connection is given up."""
+
+_RACES = (errors.UniqueViolation, errors.LockNotAvailable, *CONTENTION)
+
+# The statement is planned once, for any number of rows: each is looked up by an index.
+_PLANNING: LiteralString = """
+    SELECT set_config('plan_cache_mode', 'force_generic_plan', false),
+           set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false)
+"""
+
+# `known`: an earlier run of this very commit was made, and its answer lost. `met`: the key was used, or the
+# bytes are there. `stale`: the fence. An attempt that old may find its object swept away; one from the
+# future would hide from the sweep.
+# A commit that nobody sees yet is not looked for: the unique indexes refuse the whole statement, and its
+# next run sees who was faster. Rows go in sorted, so that two writers do not wait for each other crosswise.
+_COMMIT: LiteralString = """
+WITH arrived AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(%s::text::json) AS arrived (
+        id uuid, event_id uuid, owner text, filename text, extension text, declared_type text,
+        content_type text, bytes bigint, sha256 text, etag text, width integer, height integer,
+        frames integer, orientation smallint, has_alpha boolean, taken_at timestamp, taken_offset integer,
+        camera jsonb, exif jsonb, location jsonb, thumbhash text, dominant_color text, phash bigint,
+        tags text[], attributes jsonb, search text, protocol text, keep boolean,
+        key text, fingerprint text, payload jsonb)
+), judged AS MATERIALIZED (
+    SELECT arrived.*, known.created_at AS committed_at, twin.id IS NULL AS first_of_its_bytes,
+        CASE
+            WHEN known.id IS NOT NULL THEN 'known'
+            WHEN used.key IS NOT NULL OR (twin.id IS NOT NULL AND NOT arrived.keep) THEN 'met'
+            WHEN began_at(arrived.id) < now() - interval '60 minutes'
+                OR began_at(arrived.id) > now() + interval '5 minutes' THEN 'stale'
+            ELSE 'new'
+        END AS verdict,
+        arrived.payload || jsonb_build_object('created_at', moment.text, 'updated_at', moment.text) AS told
+    FROM arrived
+    CROSS JOIN (
+        SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"') AS text
+    ) AS moment
+    LEFT JOIN images AS known ON known.id = arrived.id
+    LEFT JOIN images AS twin ON twin.owner = arrived.owner AND twin.sha256 = decode(arrived.sha256, 'hex')
+        AND twin.canonical
+    LEFT JOIN idempotency AS used ON used.owner = arrived.owner AND used.key = arrived.key
+), stored AS (
+    INSERT INTO images (
+        id, owner, state, canonical, filename, extension, declared_type, content_type, bytes, sha256, etag,
+        width, height, frames, orientation, has_alpha, taken_at, taken_offset, camera, exif, location,
+        thumbhash, dominant_color, phash, tags, attributes, search, protocol)
+    SELECT
+        id, owner, 'ready', first_of_its_bytes, filename, extension, declared_type, content_type, bytes,
+        decode(sha256, 'hex'), etag, width, height, frames, orientation, has_alpha, taken_at, taken_offset,
+        camera, exif, location, decode(thumbhash, 'hex'), dominant_color, phash, tags, attributes, search,
+        protocol
+    FROM judged WHERE verdict = 'new' ORDER BY owner, sha256
+), kept AS (
+    INSERT INTO idempotency (owner, key, fingerprint, image_id, kind, snapshot)
+    SELECT owner, key, decode(fingerprint, 'hex'), id, 'stored', told || jsonb_build_object('etag', etag)
+    FROM judged WHERE verdict = 'new' AND key IS NOT NULL ORDER BY owner, key
+), logged AS (
+    INSERT INTO events (id, kind, image_id, owner, version, payload)
+    SELECT event_id, 'image.stored', id, owner, 1, told
+    FROM judged WHERE verdict = 'new' ORDER BY id
+    RETURNING position
+), woken AS (
+    SELECT pg_notify('tintype_events', '') FROM logged LIMIT 1
+)
+SELECT id, verdict, coalesce(committed_at, now()) FROM judged LEFT JOIN woken ON true
+"""
+
+_log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the commit made of an arrival: `new` and `known` are stored, `met` and `stale` are not."""
+
+    name: str
+    committed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    id: UUID
+    row: str
+    claims: frozenset[tuple[object, ...]]
+    """What two rows of one batch must not share: the second has to see what the first one did."""
+    verdict: asyncio.Future[Verdict]
+
+    def settle(self, verdict: Verdict) -> None:
+        if not self.verdict.done():  # a request that was cancelled does not wait any more
+            self.verdict.set_result(verdict)
+
+    def refuse(self, error: Exception) -> None:
+        if not self.verdict.done():
+            self.verdict.set_exception(error)
+
+
+@dataclass(slots=True)
+class Writer:
+    """A queue, a connection of its own, and one statement at a time."""
+
+    database: Database
+    _queue: deque[_Waiting] = field(default_factory=deque[_Waiting])
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _closing: bool = False
+    _connection: Tx | None = None
+
+    async def write(self, arrival: Arrival) -> Verdict:
+        """Commit an arrival together with whatever else waits.
+
+        A caller that is cancelled disturbs nobody, and its image is committed all the same: the object is
+        stored, and the client's retry will find it.
+        """
+        if self._closing:
+            raise ShuttingDown("This instance is shutting down. Send the upload again; another one answers.")
+        verdict = asyncio.get_running_loop().create_future()
+        self._queue.append(_Waiting(arrival.upload.id, _row(arrival), _claims(arrival), verdict))
+        self._wake.set()
+        return await verdict
+
+    async def run(self) -> None:
+        """Write until `close`, and then what is left."""
+        try:
+            while self._queue or not self._closing:
+                if self._queue:
+                    await self._record(self._take())
+                else:
+                    self._wake.clear()
+                    await self._wake.wait()
+        finally:
+            await self._disconnect()
+
+    def close(self) -> None:
+        """Take nothing new; `run` ends when the queue is empty."""
+        self._closing = True
+        self._wake.set()
+
+    def _take(self) -> list[_Waiting]:
+        """Take the next batch. What would meet another one of it keeps its turn for the next."""
+        batch: list[_Waiting] = []
+        held: list[_Waiting] = []
+        claimed: set[tuple[object, ...]] = set()
+        while self._queue and len(batch) < MAX_BATCH:
+            waiting = self._queue.popleft()
+            (batch if claimed.isdisjoint(waiting.claims) else held).append(waiting)
+            claimed |= waiting.claims
+        self._queue.extendleft(reversed(held))
+        return batch
+
+    async def _record(self, batch: Sequence[_Waiting]) -> None:
+        """Commit a batch; if PostgreSQL refuses it for one row's sake, each row by itself."""
+        try:
+            verdicts = await self._insist(f"[{','.join(each.row for each in batch)}]")
+        except (psycopg.Error, DatabaseUnavailable) as error:
+            if len(batch) > 1 and _blames_a_row(error):
+                for each in batch:
+                    await self._record([each])
+            else:
+                _refuse(batch, error)
+        except Exception as error:  # noqa: BLE001 # a defect here must not leave requests waiting for ever
+            _log.exception("commit.failed")
+            _refuse(batch, error)
+        else:
+            for each in batch:
+                each.settle(verdicts[each.id])
+
+    async def _insist(self, rows: str) -> dict[UUID, Verdict]:
+        """Run the statement until it is known what became of it.
+
+        When the connection breaks, the statement may or may not have been committed. Looking is not
+        enough, because it may still be about to be. So it runs again: it recognises its own rows, and
+        waits at their unique indexes for a first run that has not ended.
+        """
+        begun = time.monotonic()
+        races = 0
+        in_doubt = False
+        while True:
+            try:
+                return await self._execute(rows)
+            except _RACES:
+                races += 1
+                if races == MAX_RACES:
+                    raise
+            except (DatabaseUnavailable, psycopg.Error, TimeoutError) as error:
+                if not self._lost(error):
+                    raise
+                in_doubt = in_doubt or not isinstance(error, DatabaseUnavailable)
+                await self._disconnect()
+                self._give_up_after(begun, in_doubt=in_doubt, error=error)
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _execute(self, rows: str) -> dict[UUID, Verdict]:
+        if self._connection is None:
+            self._connection = await self.database.connect()
+            await self._connection.execute(_PLANNING)
+        async with asyncio.timeout(self.database.settings.statement_timeout_seconds + SILENCE_SECONDS):
+            cursor = await self._connection.execute(_COMMIT, [rows], prepare=True)
+            return {row[0]: Verdict(*row[1:]) for row in await cursor.fetchall()}
+
+    def _lost(self, error: Exception) -> bool:
+        """Tell whether the server, or the way to it, has gone, rather than refused the statement."""
+        if self._connection is None or self._connection.closed or isinstance(error, TimeoutError):
+            return True
+        state = error.sqlstate if isinstance(error, psycopg.Error) else None
+        # 57P: the server shuts down. 25006: it was demoted to a read-only standby.
+        return state is not None and (state.startswith("57P") or state == "25006")
+
+    def _give_up_after(self, begun: float, *, in_doubt: bool, error: Exception) -> None:
+        """Raise when the database has been away for too long: longer for a commit in doubt."""
+        settings = self.database.settings
+        away = time.monotonic() - begun
+        if away < settings.acquire_timeout_seconds:
+            return
+        gone = DatabaseUnavailable(
+            "The database went away. Send the upload again shortly, with the same Idempotency-Key if it had "
+            "one: what was stored is found.",
+            retry_after=2,
+        )
+        # What was never sent is not in doubt, and need not wait behind what is.
+        _refuse(self._queue, gone)
+        self._queue.clear()
+        if not in_doubt or away > settings.commit_timeout_seconds:
+            raise gone from error
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(psycopg.Error):
+                await connection.close()
+
+
+def _refuse(batch: Sequence[_Waiting], error: Exception) -> None:
+    for each in batch:
+        each.refuse(_told(error))
+
+
+def _told(error: Exception) -> Exception:
+    """Return an error for one client: an exception that many raised would mix up their tracebacks."""
+    match error:
+        case DatabaseUnavailable():
+            told: Exception = DatabaseUnavailable(str(error), retry_after=error.retry_after)
+        case psycopg.Error():
+            told = translated(error)
+        case _:
+            told = Internal("The image could not be committed. The log has the details.")
+    told.__cause__ = error
+    return told
+
+
+def _blames_a_row(error: Exception) -> bool:
+    """Tell whether one row can be the reason: an outage or a slow server would refuse each of them."""
+    if isinstance(error, errors.ProgramLimitExceeded):  # a value too long for its index
+        return True
+    return not isinstance(error, psycopg.OperationalError | DatabaseUnavailable)
+
+
+def _claims(arrival: Arrival) -> frozenset[tuple[object, ...]]:
+    upload = arrival.upload
+    claims: list[tuple[object, ...]] = [("id", upload.id), ("bytes", upload.owner, arrival.sha256)]
+    if upload.idempotency:
+        claims.append(("key", upload.owner, upload.idempotency.key))
+    return frozenset(claims)
+
+
+def _row(arrival: Arrival) -> str:
+    """Return the arrival as the JSON that the statement reads: encoded once, by its own request."""
+    upload, facts = arrival.upload, arrival.facts
+    image = image_of_arrival(arrival, began_at(upload.id))
+    taken_at, taken_offset = taken_columns(facts.taken_at)
+    key = upload.idempotency
+    row: dict[str, Any] = {
+        "id": upload.id,
+        "event_id": event_id(upload.id, Kind.STORED, image.version),
+        "owner": upload.owner,
+        "filename": upload.filename,
+        "extension": image.extension,
+        "declared_type": upload.declared_type,
+        "content_type": image.content_type,
+        "bytes": arrival.size,
+        "sha256": arrival.sha256.hex(),
+        "etag": arrival.etag,
+        "width": facts.width,
+        "height": facts.height,
+        "frames": facts.frames,
+        "orientation": facts.orientation,
+        "has_alpha": facts.has_alpha,
+        "taken_at": taken_at,
+        "taken_offset": taken_offset,
+        "camera": facts.camera,
+        "exif": facts.exif,
+        "location": facts.location,
+        "thumbhash": facts.thumbhash.hex() if facts.thumbhash is not None else None,
+        "dominant_color": facts.dominant_color,
+        "phash": facts.phash,
+        "tags": upload.tags,
+        "attributes": upload.attributes,
+        "search": searchable(upload.filename, upload.tags),
+        "protocol": upload.protocol,
+        "keep": upload.keep_duplicate,
+        "key": key.key if key else None,
+        "fingerprint": key.fingerprint.hex() if key else None,
+        "payload": image_payload(image),
+    }
+    return json_text(row)
