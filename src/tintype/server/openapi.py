@@ -4,6 +4,7 @@ For a route: `responses=may_fail(ImageNotFound, …)` documents its problems (th
 `problems.KINDS` gives status and example); `openapi_extra=UPLOAD_BODY` gives file pickers to /docs.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -18,6 +19,12 @@ from tintype.server.problems import MEDIA_TYPE, kind_of, meaning_of, problem_typ
 Document = dict[str, Any]
 
 _EXAMPLE_REQUEST_ID = "01932c07209c7f3a8f516b1d0a4be3c2"
+_PATH_EXAMPLES = {
+    "image_id": "01932c07-209c-7f3a-8f51-6b1d0a4be3c2",
+    "filename": "rome.jpg",
+    "code": "image_not_found",
+}
+_SENTENCE = re.compile(r"(.+?)\.(?=\s|$)", re.DOTALL)
 _BINARY = {"type": "string", "format": "binary"}
 """Not 3.1's `contentMediaType`: Swagger UI shows a file picker for this one only."""
 
@@ -42,7 +49,7 @@ UPLOAD_BODY: Document = {
                         },
                         "attributes": {
                             "type": "string",
-                            "description": "A JSON object of your own: `{\"album\": \"Rome\"}`.",
+                            "description": 'A JSON object of your own: `{"album": "Rome"}`.',
                             "example": "{}",
                         },
                     },
@@ -136,6 +143,7 @@ def document_of(app: FastAPI) -> Document:
     _name_operations(document, app)
     for operation in _operations(document):
         _summarise(operation)
+        _exemplify(operation)
         _tell_failures(operation)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas.pop("HTTPValidationError", None)
@@ -153,11 +161,19 @@ def _name_operations(document: Document, app: FastAPI) -> None:
 
 
 def _summarise(operation: Document) -> None:
-    """Take the first sentence of the handler's docstring for the summary, and the rest for the description."""
-    summary, _, rest = operation.pop("description", operation["summary"]).partition("\n\n")
-    operation["summary"] = " ".join(summary.split()).removesuffix(".")
-    if rest:
+    """Make the docstring's first sentence the summary, and the rest the description."""
+    told = operation.pop("description", operation["summary"])
+    sentence = _SENTENCE.match(told)
+    operation["summary"] = " ".join(sentence[1].split()) if sentence else told
+    if sentence and (rest := told[sentence.end() :].strip()):
         operation["description"] = rest
+
+
+def _exemplify(operation: Document) -> None:
+    """Give the parts of paths examples, which their names stand for everywhere."""
+    for parameter in operation.get("parameters", ()):
+        if parameter["name"] in _PATH_EXAMPLES and parameter["in"] == "path":
+            parameter.setdefault("example", _PATH_EXAMPLES[parameter["name"]])
 
 
 def _tell_failures(operation: Document) -> None:
