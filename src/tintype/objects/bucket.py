@@ -40,8 +40,9 @@ PAGE = 1000
 """What S3 lists in one answer, at most."""
 
 _HOUR = timedelta(hours=1)
-# What obstore raises: `FileNotFoundError` is its 404. The timeouts of asyncio are `OSError` as well.
-_FAILURES = (BaseError, OSError)
+_LAST_BREATH = 0.05
+# What obstore raises (`FileNotFoundError` is its 404), asyncio (`TimeoutError` is an `OSError`), the spool.
+_FAILURES = (BaseError, OSError, EOFError)
 _NOT_METADATA = {
     "Cache-Control",
     "Content-Disposition",
@@ -156,6 +157,9 @@ class Bucket:
             _, late = await asyncio.wait(self._endings, timeout=self._settings.timeout_seconds)
             for ending in late:
                 ending.cancel()
+        # obstore's threads let go of an answer after it was received. One that comes late to an
+        # interpreter that is ending aborts the process (PyO3/pyo3-async-runtimes, issue 40).
+        await asyncio.sleep(_LAST_BREATH)
 
     async def _send(self, key: str, body: Body, attributes: "Attributes") -> str | None:
         """Send the bytes, and return the ETag that S3 answers with."""
@@ -253,7 +257,7 @@ class Bucket:
                 "They need s3:PutObject, s3:GetObject, s3:DeleteObject and s3:ListBucket.",
                 retry_after=30,
             )
-        if isinstance(error, FileNotFoundError) and _names_missing_bucket(error):
+        if error is not None and _names_missing_bucket(error):
             return StorageUnavailable(
                 f"{self.location} does not exist. Make the bucket, or correct its name.", retry_after=30
             )
@@ -276,8 +280,12 @@ class _Windows:
 
     @classmethod
     def over(cls, body: Body) -> "_Windows":
-        """Return the windows of a body."""
-        return cls(body.length, body.memory, None if body.file is None else os.dup(body.file))
+        """Return the windows of a body; raise `EOFError` for a file that is shorter than it says."""
+        if body.file is None:
+            return cls(body.length, body.memory, None)
+        if (size := os.fstat(body.file).st_size) < body.length:
+            raise EOFError(f"the spool file ends at {size}, {body.length} was promised")
+        return cls(body.length, None, os.dup(body.file))
 
     def __iter__(self) -> Generator[memoryview]:
         for start in range(0, self.length, PART_BYTES):
@@ -366,5 +374,5 @@ def _bare(etag: str | None) -> str | None:
     return etag.strip('"') if etag else None
 
 
-def _names_missing_bucket(error: FileNotFoundError) -> bool:
-    return "NoSuchBucket" in str(error)  # obstore has one error for both; S3's own code is in its text
+def _names_missing_bucket(error: Exception) -> bool:
+    return "NoSuchBucket" in str(error)  # obstore has no error of its own for it; S3's code is in the text
