@@ -2,6 +2,8 @@
 
 pytest_plugins = [
     "aws",
+    "postgres",
+    "scripted_s3",
     "scripted_sns",
     "service",
 ]
