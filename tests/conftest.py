@@ -3,6 +3,7 @@
 pytest_plugins = [
     "aws",
     "postgres",
+    "s3_servers",
     "scripted_s3",
     "scripted_sns",
     "service",

@@ -1,0 +1,63 @@
+"""A real PostgreSQL for the tests: one server in a session, and for each test a database of its own."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+
+import psycopg
+import pytest
+import pytest_asyncio
+from psycopg import sql
+
+from tintype.catalogue.database import Database
+from tintype.catalogue.embedded import EmbeddedPostgres
+from tintype.catalogue.migrations import migrate
+from tintype.settings import DatabaseSettings
+
+
+@dataclass
+class Postgres:
+    """A running server with a migrated database to copy from."""
+
+    server: EmbeddedPostgres
+    numbers: "count[int]" = field(default_factory=lambda: count(1))
+
+    @asynccontextmanager
+    async def clone(self, template: str = "tintype") -> AsyncIterator[str]:
+        """The URL of a fresh copy of the migrated database; `template0` is an empty one."""
+        name = f"test_{next(self.numbers)}"
+        await self.admin(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER tintype STRATEGY file_copy"), name, template
+        )
+        try:
+            yield self.server.url.replace("/tintype?", f"/{name}?")
+        finally:
+            await self.admin(sql.SQL("DROP DATABASE {} WITH (FORCE)"), name)
+
+    async def admin(self, statement: sql.SQL, *names: str) -> None:
+        """Run a statement as the superuser."""
+        async with await psycopg.AsyncConnection.connect(
+            self.server.admin_url, autocommit=True
+        ) as connection:
+            await connection.execute(statement.format(*map(sql.Identifier, names)))
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Postgres]:
+    async with EmbeddedPostgres.run(tmp_path_factory.mktemp("postgres")) as server:
+        await migrate(server.url)
+        yield Postgres(server)
+
+
+@pytest.fixture
+async def database_url(postgres: Postgres) -> AsyncIterator[str]:
+    """A migrated database with nothing in it, for this test alone."""
+    async with postgres.clone() as url:
+        yield url
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    async with Database.open(database_url, DatabaseSettings()) as database:
+        yield database
