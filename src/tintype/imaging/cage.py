@@ -5,10 +5,12 @@ work at once, so that the pool is whole while a lost one is replaced.
 """
 
 import asyncio
+import contextlib
 import os
 import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from tintype.imaging.headers import Header
 from tintype.imaging.process import Gone, Lost, StartFailed, WorkerProcess, heic_installed
@@ -40,7 +42,6 @@ class Cage:
         self._turns = asyncio.Semaphore(self._size)
         self._idle: asyncio.LifoQueue[WorkerProcess] = asyncio.LifoQueue()
         self._seats: list[asyncio.Task[None]] = []
-        self._jobs: set[asyncio.Task[Facts]] = set()
         self._ready = asyncio.Semaphore(0)
         self.sandbox = "none"
         """What confines the workers: `seccomp`, or `rlimits` where the kernel refuses filters."""
@@ -69,38 +70,45 @@ class Cage:
         A caller that is cancelled leaves its job running to its end: that is bounded, and cheaper
         than a new worker.
         """
-        worker = await self._take()
+        answer = await self._hand_over(body, header)
         try:
-            descriptor = _descriptor(body)
-        except BaseException:
-            self._give_back(worker)
-            raise
-        job = asyncio.create_task(self._run(worker, descriptor, header, body.length))
-        self._jobs.add(job)
-        job.add_done_callback(self._forget)
-        return await asyncio.shield(job)
-
-    async def _run(self, worker: WorkerProcess, descriptor: int, header: Header, length: int) -> Facts:
-        try:
-            while True:
-                try:
-                    reply = await worker.ask(self._job(header, length), descriptor)
-                except Gone:
-                    worker = await self._next_idle()
-                else:
-                    return read_reply(reply, header)
+            return await asyncio.shield(answer)
         except Lost as lost:
-            log.warning("cage.worker_lost", reason=str(lost), format=header.format.name, bytes=length)
+            log.warning("cage.worker_lost", reason=str(lost), format=header.format.name, bytes=body.length)
             raise DecoderFailed(
-                f"The decoder was stopped at this {header.format.name}: {lost}. "
+                f"The decoder was stopped at this {header.format.label}: {lost}. "
                 "Send a smaller or simpler version."
             ) from lost
-        except DecoderFailed:
-            worker.kill()  # it talks nonsense
+
+    async def _hand_over(self, body: Body, header: Header) -> asyncio.Future[Facts]:
+        """Wait for a worker and give it the file; it comes back to the pool when it has answered."""
+        await self._turn()
+        try:
+            descriptor = _descriptor(body)
+            try:
+                while True:
+                    worker = await self._next_idle()
+                    with contextlib.suppress(Gone):
+                        answer = worker.hand_over(
+                            self._job(header, body.length), descriptor, partial(read_reply, header=header)
+                        )
+                        break
+            finally:
+                os.close(descriptor)
+        except BaseException:
+            self._turns.release()
             raise
-        finally:
-            os.close(descriptor)
-            self._give_back(worker)
+        answer.add_done_callback(partial(self._answered, worker))
+        return answer
+
+    def _answered(self, worker: WorkerProcess, answer: asyncio.Future[Facts]) -> None:
+        if not answer.cancelled():
+            answer.exception()  # seen, even if nobody waits for it any more
+        if worker.served >= self._settings.recycle_after:
+            worker.kill()
+        if not worker.lost:
+            self._idle.put_nowait(worker)
+        self._turns.release()
 
     def _job(self, header: Header, length: int) -> Job:
         limits = self._settings
@@ -115,21 +123,14 @@ class Cage:
             cpu_seconds=limits.cpu_seconds,
         )
 
-    def _forget(self, job: asyncio.Task[Facts]) -> None:
-        self._jobs.discard(job)
-        if not job.cancelled():
-            job.exception()  # seen, even if nobody waits for it any more
-
-    async def _take(self) -> WorkerProcess:
-        """Wait for one's turn and for a worker, but not for ever."""
+    async def _turn(self) -> None:
+        """Wait until fewer jobs run than may run at once, but not for ever."""
+        if not self._turns.locked():
+            await self._turns.acquire()
+            return
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 await self._turns.acquire()
-                try:
-                    return await self._next_idle()
-                except BaseException:
-                    self._turns.release()
-                    raise
         except TimeoutError as error:
             raise Overloaded(
                 "All decoders are busy. Send the image again shortly.", retry_after=RETRY_AFTER_SECONDS
@@ -140,13 +141,6 @@ class Cage:
             worker = await self._idle.get()
             if not worker.lost:
                 return worker
-
-    def _give_back(self, worker: WorkerProcess) -> None:
-        if worker.served >= self._settings.recycle_after:
-            worker.kill()
-        if not worker.lost:
-            self._idle.put_nowait(worker)
-        self._turns.release()
 
     async def _fill(self) -> None:
         """Start all workers at once; go on when as many are ready as work at once."""
@@ -188,7 +182,6 @@ class Cage:
         for seat in self._seats:
             seat.cancel()
         await asyncio.gather(*self._seats, return_exceptions=True)
-        await asyncio.gather(*self._jobs, return_exceptions=True)
 
 
 def _descriptor(body: Body) -> int:

@@ -55,8 +55,8 @@ class Inspector:
                 "HEIC is not accepted here. Send JPEG instead; whoever runs this service can enable it "
                 "with: pip install 'tintype[heic]'"
             )
-        kind = image_format.name if image_format else describe(head)
-        accepted = ", ".join(each.name for each in self._accepted)
+        kind = image_format.label if image_format else describe(head)
+        accepted = ", ".join(each.label for each in self._accepted)
         raise UnsupportedType(
             f"The file is {kind}; accepted are {accepted}.",
             details={"accepted": [each.value for each in self._accepted]},

@@ -5,13 +5,19 @@ import contextlib
 import importlib.util
 import json
 import os
+import signal
 import socket
 import sys
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from tintype.imaging.worker.job import LENGTH_BYTES, MAX_REPLY, Job, frame
+import orjson
+
+from tintype.imaging.worker.job import LENGTH_BYTES, MAX_REPLY, Job
+from tintype.model.errors import DecoderFailed, TintypeError
 from tintype.settings import ImagingSettings, MiB
+
+T = TypeVar("T")
 
 START_SECONDS = 60
 """For a worker to become ready; on a busy T2 instance imports alone take seconds."""
@@ -43,19 +49,27 @@ class Lost(Exception):
     """The worker died or was killed while it worked; the text says why, as the end of a sentence."""
 
 
-@dataclass(eq=False, slots=True)
 class WorkerProcess:
-    """A child process that decodes one file at a time."""
+    """A child process that decodes one file at a time. `start` makes one."""
 
-    process: asyncio.subprocess.Process
-    channel: socket.socket
-    settings: ImagingSettings
-    sandbox: str = "none"
-    """What confines it: `seccomp` or `rlimits`."""
-    served: int = 0
-    lost: bool = False
-    _statm: int | None = None
-    _why: str = "it crashed"
+    def __init__(
+        self, process: asyncio.subprocess.Process, channel: socket.socket, settings: ImagingSettings
+    ) -> None:
+        self.sandbox = "none"
+        """What confines it: `seccomp` or `rlimits`."""
+        self.served = 0
+        self.lost = False
+        """It has ended or is about to: no more jobs for it."""
+        self._process = process
+        self._channel = channel
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._statm = _open_statm(process.pid)
+        self._data = b""
+        self._answer: asyncio.Future[Any] | None = None
+        self._read: Callable[[bytes], Any] = _sandbox
+        self._why = "it crashed"
+        self._loop.add_reader(channel, self._readable)
 
     @classmethod
     async def start(cls, settings: ImagingSettings, *, heic: bool) -> "WorkerProcess":
@@ -67,43 +81,49 @@ class WorkerProcess:
         worker = cls(process, ours, settings)
         try:
             async with asyncio.timeout(START_SECONDS):
-                worker.sandbox = json.loads(await worker._receive())["sandbox"]
+                worker.sandbox = await worker._expect(_sandbox)
         except (Lost, TimeoutError, ValueError) as error:
             await worker.end()
             raise StartFailed("a decoding process did not become ready") from error
         except BaseException:
             await worker.end()
             raise
-        worker._statm = _open_statm(process.pid)
         return worker
 
-    async def ask(self, job: Job, descriptor: int) -> bytes:
-        """Hand over a file and return the answer, unread. Raises `Gone` or `Lost`."""
+    def hand_over(self, job: Job, descriptor: int, read: Callable[[bytes], T]) -> asyncio.Future[T]:
+        """Hand over a file; the future holds what `read` makes of the answer.
+
+        Raises `Gone` at once. The future raises `Lost`, or what `read` raises.
+        """
+        message = orjson.dumps(job)
         try:
-            socket.send_fds(self.channel, [frame(asdict(job))], [descriptor])
+            socket.send_fds(self._channel, [len(message).to_bytes(LENGTH_BYTES) + message], [descriptor])
         except OSError as error:
             self.kill()
             raise Gone from error
         self.served += 1
-        loop = asyncio.get_running_loop()
-        watch = _Watch(self, loop, loop.time() + self.settings.wall_seconds)
-        try:
-            return await self._receive()
-        finally:
-            watch.stop()
+        answer = self._expect(read)
+        watch = _Watch(self, self._settings, self._loop)
+        answer.add_done_callback(watch.stop)
+        return answer
 
     def kill(self, why: str | None = None) -> None:
         """End the process now; whoever waits for its answer learns why."""
         self.lost = True
         self._why = why or self._why
+        # Not `process.kill()`: it would first ask for, and so take away, the exit status that the
+        # event loop waits for.
         with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
+            if self._process.returncode is None:
+                os.kill(self._process.pid, signal.SIGKILL)
 
     async def ended(self) -> None:
         """Wait until the process has ended, by itself or otherwise."""
-        await self.process.wait()
+        await self._process.wait()
         self.lost = True
-        self.channel.close()
+        self._loop.remove_reader(self._channel)
+        self._channel.close()
+        self._fail()
         if self._statm is not None:
             os.close(self._statm)
             self._statm = None
@@ -123,42 +143,69 @@ class WorkerProcess:
             return 0
         return pages * os.sysconf("SC_PAGE_SIZE")
 
-    async def _receive(self) -> bytes:
-        """Read one framed message; a length that makes no sense is the end of this worker."""
-        loop = asyncio.get_running_loop()
-        data = b""
-        wanted = LENGTH_BYTES
-        while len(data) < wanted:
-            try:
-                piece = await loop.sock_recv(self.channel, MAX_REPLY + LENGTH_BYTES)
-            except OSError:
-                piece = b""
-            if not piece:
-                self.kill()
-                raise Lost(self._why)
-            data += piece
-            if len(data) >= LENGTH_BYTES:
-                wanted = LENGTH_BYTES + int.from_bytes(data[:LENGTH_BYTES])
-            if wanted > MAX_REPLY + LENGTH_BYTES or len(data) > wanted:
-                self.kill("it gave an answer that makes no sense")
-                raise Lost(self._why)
-        return data[LENGTH_BYTES:]
+    def _expect(self, read: Callable[[bytes], T]) -> asyncio.Future[T]:
+        self._read = read
+        self._answer = self._loop.create_future()
+        return self._answer
+
+    def _readable(self) -> None:
+        """Take what has come. An end, or more than an answer, is the end of this worker."""
+        try:
+            piece = self._channel.recv(MAX_REPLY)
+        except BlockingIOError:
+            return
+        except OSError:
+            piece = b""
+        self._data += piece
+        wanted = LENGTH_BYTES + int.from_bytes(self._data[:LENGTH_BYTES])
+        if (
+            not piece
+            or self._answer is None
+            or not LENGTH_BYTES <= wanted <= MAX_REPLY
+            or len(self._data) > wanted
+        ):
+            self._loop.remove_reader(self._channel)
+            self.kill("it gave an answer that makes no sense" if piece else None)
+            self._fail()
+        elif len(self._data) == wanted:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Let the caller have the answer."""
+        answer, data = self._answer, self._data[LENGTH_BYTES:]
+        self._answer, self._data = None, b""
+        if answer is None or answer.done():
+            return
+        try:
+            answer.set_result(self._read(data))
+        except (TintypeError, ValueError) as refusal:
+            if isinstance(refusal, DecoderFailed):
+                self.kill()  # it talks nonsense
+            answer.set_exception(refusal)
+
+    def _fail(self) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None and not answer.done():
+            answer.set_exception(Lost(self._why))
 
 
 class _Watch:
     """Looks at memory and time while a job runs, and kills the worker over either limit."""
 
-    def __init__(self, worker: WorkerProcess, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+    def __init__(
+        self, worker: WorkerProcess, settings: ImagingSettings, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self._worker = worker
+        self._settings = settings
         self._loop = loop
-        self._deadline = deadline
+        self._deadline = loop.time() + settings.wall_seconds
         self._timer = loop.call_later(WATCH_SECONDS, self._look)
 
-    def stop(self) -> None:
+    def stop(self, _: object) -> None:
         self._timer.cancel()
 
     def _look(self) -> None:
-        settings = self._worker.settings
+        settings = self._settings
         if self._loop.time() >= self._deadline:
             self._worker.kill(f"it took longer than {settings.wall_seconds:g} seconds")
         elif self._worker.resident() > settings.max_resident_bytes:
@@ -196,6 +243,10 @@ def _environment() -> dict[str, str]:
     """Return all that a worker sees of ours: how to import, and how decoders shall behave. No secrets."""
     passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return {**_ENVIRONMENT, **passed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def _sandbox(message: bytes) -> str:
+    return str(orjson.loads(message)["sandbox"])
 
 
 def _open_statm(pid: int) -> int | None:

@@ -67,7 +67,7 @@ def read_reply(reply: bytes, header: Header) -> Facts:
 
 
 def _refusal(answer: _Answer, header: Header) -> TintypeError:
-    name = header.format.name
+    name = header.format.label
     reason = f" ({answer.reason})" if answer.reason else ""
     match answer.refused:
         case Kind.TOO_LARGE:

@@ -32,6 +32,11 @@ class Format(StrEnum):
         """The usual file extension, without its dot."""
         return {Format.JPEG: "jpg", Format.TIFF: "tiff"}.get(self, self.name.lower())
 
+    @property
+    def label(self) -> str:
+        """The name as people write it."""
+        return "WebP" if self is Format.WEBP else self.name
+
 
 @dataclass(frozen=True, slots=True)
 class Location:

@@ -11,8 +11,6 @@ from tintype.imaging.worker.decode import Pixels
 
 Channel = npt.NDArray[np.float64]
 
-_BINS = 8
-"""Of each primary colour, to find the one that most pixels have."""
 _GRID, _COEFFICIENTS = 32, 8
 
 
@@ -129,14 +127,16 @@ def _round(value: float) -> int:
 
 def _dominant(pixels: Pixels) -> str | None:
     """Return the mean of the colours in the fullest of 512 bins; what is transparent does not count."""
-    seen = pixels[pixels[..., 3] > 127][:, :3]  # noqa: PLR2004 - more than half opaque
+    some = pixels[::2, ::2]
+    seen = some[some[..., 3] > 127]  # noqa: PLR2004 - more than half opaque
     if len(seen) == 0:
         return None
-    shift = 8 - _BINS.bit_length() + 1
-    bins = (seen >> shift).astype(np.intp) @ np.array([_BINS * _BINS, _BINS, 1])
+    red, green, blue = (seen[:, channel].astype(np.intp) for channel in range(3))
+    bins = (red >> 5 << 6) | (green >> 5 << 3) | (blue >> 5)
     fullest = int(np.bincount(bins).argmax())
-    red, green, blue = seen[bins == fullest].mean(0)
-    return f"#{_round(red):02x}{_round(green):02x}{_round(blue):02x}"
+    chosen = bins == fullest
+    means = (_round(float(channel[chosen].mean())) for channel in (red, green, blue))
+    return "#" + "".join(f"{mean:02x}" for mean in means)
 
 
 def _phash(flat: Channel) -> int:
