@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from happenings import WHEN, event, message
@@ -125,6 +125,7 @@ def test_attributes_that_json_cannot_hold_do_not_keep_the_rest_from_being_told(p
     assert body["omitted"] == ["attributes", "camera"]
 
 
+@example(filename="\ufffe", owner="\uffff", tags=["\ufffe"], make="\uffff", value="\x0b\x1f")
 @given(filename=text, owner=text, tags=st.lists(text), make=text, value=text)
 def test_whatever_a_sender_writes_the_message_is_one_that_sns_takes(
     filename: str, owner: str, tags: list[str], make: str, value: str
