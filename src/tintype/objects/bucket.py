@@ -296,7 +296,7 @@ class _Windows:
     def at(self, start: int) -> memoryview:
         """Return the part that begins at `start`."""
         length = min(PART_BYTES, self.length - start)
-        if self.file is None:
+        if self.file is None or not length:  # an empty map cannot be made
             return memoryview(self.memory or b"")[start : start + length]
         return memoryview(mmap.mmap(self.file, length, access=mmap.ACCESS_READ, offset=start))
 

@@ -26,7 +26,7 @@ LIMIT = 2000
 (S3 User Guide, "User-defined object metadata"). The prefix of the names is counted here as well."""
 
 _PREFIX = "x-amz-meta-"
-_CUTTABLE = "facts,owner,filename,protocol,declared-type,tags,camera,attributes"
+_CUTTABLE = "facts,owner,protocol,filename,declared-type,tags,camera,attributes"
 _MAX_EXTENSION = 16
 # Visible ASCII without percent and question mark: no spaces, which signing would squeeze (SigV4,
 # "Trimall"), and no `=?`, which begins an encoded word of RFC 2047.
@@ -59,8 +59,8 @@ def describe(upload: Upload, facts: Facts, *, size: int, sha256: bytes) -> dict[
     sheet.add("type", facts.format.value)
     sheet.add("facts", _json(_measures(facts)))
     sheet.add_text("owner", upload.owner)
-    sheet.add_filename("filename", upload.filename)
     sheet.add_text("protocol", upload.protocol)
+    sheet.add_filename("filename", upload.filename)
     sheet.add_text("declared-type", upload.declared_type or "")
     sheet.add_list("tags", upload.tags)
     sheet.add("camera", _json(facts.camera))

@@ -25,6 +25,8 @@ class S3Links:
         url = urlsplit(settings.url or "")
         self._bucket = url.netloc
         self._prefix = f"{url.path.strip('/')}/".lstrip("/")
+        # botocore's own choice for links is the global host, which redirects young buckets to their region.
+        by_host = settings.endpoint is None and "." not in url.netloc
         self._client = boto3.client(
             "s3",
             region_name=settings.region,
@@ -33,7 +35,7 @@ class S3Links:
             aws_secret_access_key=_revealed(settings.secret_access_key),
             config=Config(
                 signature_version="s3v4",
-                s3={"addressing_style": "path" if settings.endpoint else "auto"},
+                s3={"addressing_style": "virtual" if by_host else "path"},
                 response_checksum_validation="when_required",
             ),
         )
