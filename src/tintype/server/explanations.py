@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from tintype.model.errors import ImageNotFound, NotFound
-from tintype.server.failures import html_page, preferred
+from tintype.server.failures import as_html, html_page, preferred
 from tintype.server.openapi import may_fail
 from tintype.server.problems import BY_CODE, page_of
 
@@ -45,7 +45,7 @@ async def explain_problem(code: str, request: Request) -> Response:
         return Response(orjson.dumps(page), media_type="application/json", headers=kept)
     again = "may succeed later" if page["retryable"] else "fails again"
     body = (
-        f"<p>{html.escape(page['meaning'])}</p>\n<p>{html.escape(page['advice'])}</p>\n"
+        f"<p>{as_html(page['meaning'])}</p>\n<p>{as_html(page['advice'])}</p>\n"
         f"<p><code>{html.escape(code)}</code> comes with status {page['status']}; "
         f"the same request {again}.</p>"
     )

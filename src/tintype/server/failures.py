@@ -93,6 +93,11 @@ def html_page(title: str, body: str, status: int = 200, headers: Mapping[str, st
     return Response(page, status, {"content-security-policy": PAGE_POLICY} | dict(headers or {}), "text/html")
 
 
+def as_html(sentence: str) -> str:
+    """Return a sentence as HTML, with what stands between backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(sentence))
+
+
 async def on_error(request: Request, error: Exception) -> Response:
     """Answer a failure in the model's own words."""
     if not isinstance(error, TintypeError):
@@ -221,7 +226,7 @@ def _quality(parameters: str) -> float:
 
 
 def _paragraphs(body: Mapping[str, Any]) -> str:
-    told = html.escape(body["detail"])
+    told = as_html(body["detail"])
     code = f'<a href="{html.escape(body["type"])}"><code>{html.escape(body["code"])}</code></a>'
     request = f" · request <code>{html.escape(body['request_id'])}</code>" if "request_id" in body else ""
     return f"<p>{told}</p>\n<p>{body['status']} · {code}{request}</p>"

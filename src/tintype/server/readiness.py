@@ -2,14 +2,14 @@
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from uuid import UUID
 
 from tintype.catalogue import identity
-from tintype.model.errors import NotReady, StorageUnavailable, TintypeError, WrongPair
+from tintype.model.errors import NotReady, TintypeError, WrongPair
 from tintype.server.instance import Instance
 from tintype.wiring import Parts
 
@@ -18,16 +18,13 @@ PROBE_SECONDS = 1.0
 FRESH_SECONDS = 1.0
 """How long a report stands: whoever asks more often gets the same one, and reaches nothing."""
 
-Probe = Callable[[], Awaitable[None]]
-"""Returns when its part works, raises `TintypeError` with the reason when it does not."""
-
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """What the probes found: a sentence for each part that failed.
 
     A `failing` part takes the instance out of service. A `degraded` one does not: every instance
-    shares it, and taking all of them out would turn its failure into ours (reliability.md, B10).
+    shares the object store, and taking all of them out would make its failure a larger one of ours.
     """
 
     failing: Mapping[str, str]
@@ -35,11 +32,38 @@ class Report:
 
 
 @dataclass(slots=True)
+class Probe:
+    """Asks one part. `ask` returns when the part works, and raises `TintypeError` with the reason if not."""
+
+    ask: Callable[[], Coroutine[None, None, None]]
+    _asking: asyncio.Task[None] | None = field(default=None, init=False)
+
+    async def failure(self) -> TintypeError | None:
+        """Return why the part does not work, within `PROBE_SECONDS`.
+
+        A question that is not answered is not waited for, not even for the end of its cancellation,
+        which a silent database can delay; and it is not asked again before it has ended.
+        """
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self.ask())
+            self._asking.add_done_callback(_heard)
+        if not self._asking.cancelling():
+            await asyncio.wait({self._asking}, timeout=PROBE_SECONDS)
+        if not self._asking.done():
+            if not self._asking.cancelling():
+                self._asking.cancel()
+            return NotReady(f"No answer within {PROBE_SECONDS:g} s.")
+        error = self._asking.exception()
+        if error is None or isinstance(error, TintypeError):
+            return error
+        raise error
+
+
+@dataclass(slots=True)
 class Readiness:
     """Runs the probes together, at most once in `FRESH_SECONDS`, whoever asks."""
 
-    required: Mapping[str, Probe]
-    shared: Mapping[str, Probe]
+    probes: Mapping[str, Probe]
     _report: Report | None = field(default=None, init=False)
     _reported_at: float = field(default=0.0, init=False)
     _running: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
@@ -48,47 +72,54 @@ class Readiness:
         """Return what was found at most `FRESH_SECONDS` ago."""
         async with self._running:
             if self._report is None or monotonic() - self._reported_at >= FRESH_SECONDS:
-                failing, degraded = await asyncio.gather(_failures(self.required), _failures(self.shared))
-                self._report, self._reported_at = Report(failing, degraded), monotonic()
+                self._report, self._reported_at = await self._find_out(), monotonic()
             return self._report
+
+    async def _find_out(self) -> Report:
+        found = await asyncio.gather(*(probe.failure() for probe in self.probes.values()))
+        failures = {name: error for name, error in zip(self.probes, found, strict=True) if error is not None}
+        degraded = {
+            name: str(error)
+            for name, error in failures.items()
+            if name == "objects" and not isinstance(error, WrongPair)
+        }
+        failing = {name: str(error) for name, error in failures.items() if name not in degraded}
+        return Report(failing, degraded)
 
 
 def readiness_of(parts: Parts, instance: Instance) -> Readiness:
     """Return the probes of a service.
 
-    Required are: the instance is not draining, the database answers and is the one that the service
-    started with, there is room to spool. The object store is shared, unless it turns out to be another
-    one than at the start (an empty mount, another bucket): then writing to it would scatter images.
+    The instance is ready when it is not draining, the database answers and is the one that the service
+    started with, there is room to spool, and the object store has not become another one (an empty
+    mount, another bucket), over which images would be scattered. A store that does not answer degrades
+    every instance alike, and takes none of them out.
     """
     spool, least = parts.receiver.spool_dir, parts.settings.limits.min_free_bytes
 
-    async def database() -> None:
-        async with parts.database.transaction() as tx:
-            _same("database", await identity.find(tx), parts.pair)
+    async def staying() -> None:
+        if instance.draining:
+            raise NotReady("The instance is draining: it finishes what it has, and ends.")
 
-    async def pair() -> None:
-        try:
-            found = await parts.objects.read_identity()
-        except StorageUnavailable:
-            return  # `objects` tells it
-        _same(parts.objects.location, found, parts.pair)
+    async def database() -> None:
+        async with parts.database.reading() as tx:
+            found = await identity.find(tx)
+        _check_pair("The database", found, parts.pair)
+
+    async def objects() -> None:
+        found = await parts.objects.read_identity()
+        _check_pair(parts.objects.location, found, parts.pair)
 
     async def room() -> None:
         _check_room(spool, least)
 
-    async def staying() -> None:
-        if instance.draining:
-            raise NotReady("The instance is draining: it finishes what it has and ends.")
-
-    return Readiness(
-        required={"draining": staying, "database": database, "pair": pair, "spool": room},
-        shared={"objects": parts.objects.probe},
-    )
+    asked = {"draining": staying, "database": database, "objects": objects, "spool": room}
+    return Readiness({name: Probe(ask) for name, ask in asked.items()})
 
 
-def _same(name: str, found: UUID | None, expected: UUID) -> None:
+def _check_pair(place: str, found: UUID | None, expected: UUID) -> None:
     if found != expected:
-        raise WrongPair(f"The {name} belongs to {found or 'nobody'}; the service started with {expected}.")
+        raise WrongPair(f"{place} belongs to {found or 'nobody'}; the service started with {expected}.")
 
 
 def _check_room(spool: Path, least: int) -> None:
@@ -100,17 +131,7 @@ def _check_room(spool: Path, least: int) -> None:
         raise NotReady(f"The spool's disk has {free} bytes left; uploads need {least}.")
 
 
-async def _failures(probes: Mapping[str, Probe]) -> dict[str, str]:
-    found = await asyncio.gather(*(_failure(probe) for probe in probes.values()))
-    return {name: reason for name, reason in zip(probes, found, strict=True) if reason is not None}
-
-
-async def _failure(probe: Probe) -> str | None:
-    try:
-        async with asyncio.timeout(PROBE_SECONDS):
-            await probe()
-    except TimeoutError:
-        return f"No answer within {PROBE_SECONDS:g} s."
-    except TintypeError as error:
-        return str(error)
-    return None
+def _heard(asking: asyncio.Task[None]) -> None:
+    """Take note of how a question ended, though perhaps nobody waits for the answer any more."""
+    if not asking.cancelled():
+        asking.exception()
