@@ -8,24 +8,28 @@ import asyncio
 import contextlib
 import os
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any, TypeVar
 
 from tintype.imaging.headers import Header
 from tintype.imaging.process import Gone, Lost, StartFailed, WorkerProcess, heic_installed
 from tintype.imaging.reply import read_reply
 from tintype.imaging.worker.job import Job
 from tintype.model.body import Body
-from tintype.model.errors import DecoderFailed, Overloaded
+from tintype.model.errors import DecoderFailed, Overloaded, ShuttingDown
 from tintype.model.image import Facts, Format
 from tintype.settings import ImagingSettings
 from tintype.telemetry import get_logger
+
+T = TypeVar("T")
 
 WAIT_SECONDS = 10
 """For a free worker. Whoever waits longer is better off trying again, perhaps elsewhere."""
 RETRY_AFTER_SECONDS = 5
 SPARES = 1
+_BOXED = {Format.AVIF, Format.HEIC}
 PAUSES_SECONDS = (0.1, 0.5, 2, 5)
 """Between attempts to start a worker that does not start."""
 
@@ -43,6 +47,7 @@ class Cage:
         self._idle: asyncio.LifoQueue[WorkerProcess] = asyncio.LifoQueue()
         self._seats: list[asyncio.Task[None]] = []
         self._ready = asyncio.Semaphore(0)
+        self._closing = False
         self.sandbox = "none"
         """What confines the workers: `seccomp`, or `rlimits` where the kernel refuses filters."""
 
@@ -65,7 +70,7 @@ class Cage:
 
         Raises `ImageCorrupt`, `ImageTooLarge` and `UnsupportedType` for what the decoder says,
         `DecoderFailed` for a file that its worker did not survive, `Overloaded` if no worker
-        became free in time.
+        became free in time, `ShuttingDown` if the cage was closed meanwhile.
 
         A caller that is cancelled leaves its job running to its end: that is bounded, and cheaper
         than a new worker.
@@ -74,7 +79,8 @@ class Cage:
         try:
             return await asyncio.shield(answer)
         except Lost as lost:
-            log.warning("cage.worker_lost", reason=str(lost), format=header.format.name, bytes=body.length)
+            if self._closing:
+                raise ShuttingDown("This instance is shutting down. Send the image again.") from lost
             raise DecoderFailed(
                 f"The decoder was stopped at this {header.format.label}: {lost}. "
                 "Send a smaller or simpler version."
@@ -98,12 +104,14 @@ class Cage:
         except BaseException:
             self._turns.release()
             raise
-        answer.add_done_callback(partial(self._answered, worker))
+        answer.add_done_callback(partial(self._answered, worker, header))
         return answer
 
-    def _answered(self, worker: WorkerProcess, answer: asyncio.Future[Facts]) -> None:
-        if not answer.cancelled():
-            answer.exception()  # seen, even if nobody waits for it any more
+    def _answered(self, worker: WorkerProcess, header: Header, answer: asyncio.Future[Facts]) -> None:
+        """Put the worker back; its caller need not be there any more."""
+        failure = None if answer.cancelled() else answer.exception()
+        if isinstance(failure, Lost | DecoderFailed):
+            log.warning("cage.worker_lost", reason=str(failure), format=header.format.name)
         if worker.served >= self._settings.recycle_after:
             worker.kill()
         if not worker.lost:
@@ -119,26 +127,24 @@ class Cage:
             exif=(header.exif.offset, header.exif.length) if header.exif else None,
             max_side=limits.max_side,
             max_frames=limits.max_frames,
-            max_pixels=limits.max_pixels,
+            max_pixels=limits.max_pixels_avif if header.format in _BOXED else limits.max_pixels,
             cpu_seconds=limits.cpu_seconds,
         )
 
     async def _turn(self) -> None:
-        """Wait until fewer jobs run than may run at once, but not for ever."""
-        if not self._turns.locked():
+        """Wait until fewer jobs run than may run at once."""
+        if self._turns.locked():
+            await _in_time(self._turns.acquire())
+        else:
             await self._turns.acquire()
-            return
-        try:
-            async with asyncio.timeout(WAIT_SECONDS):
-                await self._turns.acquire()
-        except TimeoutError as error:
-            raise Overloaded(
-                "All decoders are busy. Send the image again shortly.", retry_after=RETRY_AFTER_SECONDS
-            ) from error
 
     async def _next_idle(self) -> WorkerProcess:
+        """Return a worker that is ready; there is one for each turn, unless none can be started."""
         while True:
-            worker = await self._idle.get()
+            if self._idle.empty():
+                worker = await _in_time(self._idle.get())
+            else:
+                worker = self._idle.get_nowait()
             if not worker.lost:
                 return worker
 
@@ -146,9 +152,12 @@ class Cage:
         """Start all workers at once; go on when as many are ready as work at once."""
         self._seats = [asyncio.create_task(self._keep()) for _ in range(self._size + SPARES)]
         ready = asyncio.create_task(self._wait_for(self._size))
-        done, _ = await asyncio.wait({ready, *self._seats}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+        try:
+            done, _ = await asyncio.wait({ready, *self._seats}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            ready.cancel()
 
     async def _wait_for(self, count: int) -> None:
         for _ in range(count):
@@ -179,9 +188,21 @@ class Cage:
 
     async def _close(self) -> None:
         """End every worker; a job that still runs ends with its worker."""
+        self._closing = True
         for seat in self._seats:
             seat.cancel()
         await asyncio.gather(*self._seats, return_exceptions=True)
+
+
+async def _in_time(waiting: Coroutine[Any, Any, T]) -> T:
+    """Wait, but not for ever; raise `Overloaded`."""
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            return await waiting
+    except TimeoutError as error:
+        raise Overloaded(
+            "All decoders are busy. Send the image again shortly.", retry_after=RETRY_AFTER_SECONDS
+        ) from error
 
 
 def _descriptor(body: Body) -> int:

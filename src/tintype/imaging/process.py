@@ -76,8 +76,12 @@ class WorkerProcess:
         """Start a fresh interpreter and wait until it has warmed up and confined itself."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)  # noqa: FBT003 - its signature
-        with theirs:
-            process = await _spawn(theirs, settings, heic=heic)
+        try:
+            with theirs:
+                process = await _spawn(theirs, settings, heic=heic)
+        except BaseException:
+            ours.close()
+            raise
         worker = cls(process, ours, settings)
         try:
             async with asyncio.timeout(START_SECONDS):
@@ -236,6 +240,7 @@ async def _spawn(
         pass_fds=[channel.fileno()],
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C in a terminal is for the service, which then drains
     )
 
 

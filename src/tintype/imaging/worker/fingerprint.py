@@ -12,6 +12,8 @@ from tintype.imaging.worker.decode import Pixels
 Channel = npt.NDArray[np.float64]
 
 _GRID, _COEFFICIENTS = 32, 8
+_NOTHING = 1e-9
+"""Below it a wave is only the rounding of sums, which machines do differently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +104,9 @@ def _encode(channel: Channel, across: int, down: int) -> _Encoded:
     kept: list[float] = waves[_triangle(across, down)].tolist()
     mean, varying = kept[0], kept[1:]
     scale = max(map(abs, varying))
-    return _Encoded(
-        mean, scale, [_round(15 * (0.5 + 0.5 / scale * each)) if scale else 0 for each in varying]
-    )
+    if scale < _NOTHING:
+        return _Encoded(mean, 0, [0] * len(varying))
+    return _Encoded(mean, scale, [_round(15 * (0.5 + 0.5 / scale * each)) for each in varying])
 
 
 @lru_cache(maxsize=1024)
@@ -148,6 +150,7 @@ def _phash(flat: Channel) -> int:
     grey = flat @ np.array([0.299, 0.587, 0.114])
     height, width = grey.shape
     waves = _reduced_cosines(height) @ grey @ _reduced_cosines(width).T
+    waves[np.abs(waves) < _NOTHING] = 0
     bits = (waves > np.median(waves)).ravel()
     return int.from_bytes(np.packbits(bits).tobytes(), signed=True)
 

@@ -17,7 +17,13 @@ _OPEN_FILES = 16
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the one that started it goes, even by SIGKILL."""
+    """Have the kernel kill this process when the one that started it goes, even by SIGKILL.
+
+    Before that it stays: a service that is told to stop still finishes what it has begun, and
+    systemd sends SIGTERM to all its processes.
+    """
+    for request in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(request, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it went before the kernel was asked
