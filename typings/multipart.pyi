@@ -1,4 +1,4 @@
-"""The part of `multipart` 2.0 that is used here; it ships its types without saying so (PEP 561)."""
+# The part of `multipart` 2.0 that is used here; it ships its types without saying so (PEP 561).
 
 from collections.abc import Generator
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -10,7 +11,7 @@ import pytest
 from pictures import picture
 
 
-def upload(client: httpx.Client, seed: int, **params: str) -> dict[str, object]:
+def upload(client: httpx.Client, seed: int, **params: str) -> dict[str, Any]:
     answer = client.post("/v1/images", params=params, content=picture(seed=seed))
     assert answer.status_code == 201, answer.text
     return answer.json()
