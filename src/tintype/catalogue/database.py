@@ -29,7 +29,7 @@ CONTENTION = (errors.SerializationFailure, errors.DeadlockDetected)
 
 # For a server across a network: a dead one is noticed within ten seconds, whichever side is silent.
 # The others are ignored on a Unix socket. A standby, or a primary that was demoted, is passed over.
-_CONNECTION: dict[str, str | int] = {
+_CONNECTION: dict[str, str | int | None] = {
     "application_name": "tintype",
     "connect_timeout": CONNECT_SECONDS,
     "keepalives_idle": 5,
@@ -57,30 +57,18 @@ class Database:
 
         Raises `DatabaseUnavailable`, with what to do, when either fails.
         """
-
-        async def configure(connection: Tx) -> None:
-            await _configure(connection, settings)
-
-        pool = AsyncConnectionPool(
-            conninfo.make_conninfo(url, **_CONNECTION),
-            connection_class=Tx,
-            kwargs={"autocommit": True},
-            min_size=2,
-            max_size=settings.pool_size,
-            timeout=settings.acquire_timeout_seconds,
-            # A connection that cannot be made is given up soon: the next request tries anew, and finds
-            # the database back at once, where the pool's own back-off would pause for half a minute.
-            reconnect_timeout=CONNECT_SECONDS,
-            configure=configure,
-            check=_refuse_hung_up,
-            open=False,
-        )
-        database = cls(url, settings, pool)
+        try:
+            async with await _connect(url, settings) as connection:
+                await check_schema(connection)
+        except psycopg.Error as error:
+            raise DatabaseUnavailable(
+                f"Tintype cannot use its database. Check TINTYPE_DATABASE__URL, and whether the server runs "
+                f"and lets this machine in. It says: {error}"
+            ) from error
+        pool = _pool(url, settings)
         await pool.open()
         try:
-            async with database.reading() as tx:
-                await check_schema(tx)
-            yield database
+            yield cls(url, settings, pool)
         finally:
             await pool.close()
 
@@ -102,12 +90,24 @@ class Database:
         """
         try:
             with told():
-                async with self._pool.connection() as connection:
+                connection = await self._take()
+                try:
                     yield connection
+                finally:
+                    await self._pool.putconn(connection)
         except DatabaseUnavailable as error:
             if isinstance(error.__cause__, errors.ReadOnlySqlTransaction):
                 await self._pool.drain()  # the server was demoted: the next connections find the new one
             raise
+
+    async def _take(self) -> Tx:
+        """Take a connection whose server has not hung up. The pool replaces the others meanwhile."""
+        while True:
+            connection = await self._pool.getconn()
+            if not _hung_up(connection):
+                return connection
+            await connection.close()
+            await self._pool.putconn(connection)
 
     async def run(self, work: Callable[[Tx], Awaitable[T]]) -> T:
         """Run `work` as one transaction, and again when it lost against another one (three times)."""
@@ -124,9 +124,7 @@ class Database:
     async def connect(self) -> Tx:
         """Return a connection outside of the pool, set up like those in it. The caller closes it."""
         with told():
-            connection = await Tx.connect(conninfo.make_conninfo(self.url, **_CONNECTION), autocommit=True)
-            await _configure(connection, self.settings)
-        return connection
+            return await _connect(self.url, self.settings)
 
     @asynccontextmanager
     async def listening(self, channel: str) -> AsyncGenerator["Listener"]:
@@ -203,6 +201,37 @@ def translated(error: psycopg.Error) -> DatabaseUnavailable | RequestInvalid | I
             return Internal("The database refused a statement of ours. The log has the details.")
 
 
+def _pool(url: str, settings: DatabaseSettings) -> AsyncConnectionPool[Tx]:
+    async def configure(connection: Tx) -> None:
+        await _configure(connection, settings)
+
+    return AsyncConnectionPool(
+        _conninfo(url),
+        connection_class=Tx,
+        kwargs={"autocommit": True},
+        min_size=2,
+        max_size=settings.pool_size,
+        timeout=settings.acquire_timeout_seconds,
+        # A connection that cannot be made is given up soon: the next request tries anew, and finds the
+        # database back at once, where the pool's own back-off would pause for half a minute.
+        reconnect_timeout=CONNECT_SECONDS,
+        configure=configure,
+        open=False,
+    )
+
+
+async def _connect(url: str, settings: DatabaseSettings) -> Tx:
+    connection = await Tx.connect(_conninfo(url), autocommit=True)
+    await _configure(connection, settings)
+    return connection
+
+
+def _conninfo(url: str) -> str:
+    """Return the URL with our settings, except those that it has itself."""
+    settings = _CONNECTION | conninfo.conninfo_to_dict(url)
+    return conninfo.make_conninfo("", **settings)
+
+
 async def _configure(connection: Tx, settings: DatabaseSettings) -> None:
     set_json_loads(orjson.loads, connection)
     # Statements are prepared where they say so. A plan that was made while a table was empty is kept
@@ -223,12 +252,11 @@ async def _configure(connection: Tx, settings: DatabaseSettings) -> None:
     )
 
 
-async def _refuse_hung_up(connection: Tx) -> None:
-    """Raise for a connection whose server has gone, without a round trip for those that stand.
+def _hung_up(connection: Tx) -> bool:
+    """Tell whether the server closed an idle connection, without a round trip for those that stand.
 
-    Nobody talks on an idle connection, unless the server says why it closes it.
+    Nobody talks on an idle connection, unless to say why it ends.
     """
     poll = select.poll()  # `select` itself cannot name the descriptors above 1023
     poll.register(connection.pgconn.socket, select.POLLIN)
-    if poll.poll(0):
-        await connection.execute("")
+    return bool(poll.poll(0))
