@@ -41,7 +41,7 @@ def test_filters_and_sorts_combine(client: httpx.Client) -> None:
         content=picture("JPEG", seed=121, size=(900, 900)),
     ).json()
 
-    def names(**params: object) -> list[str]:
+    def names(**params: str | int) -> list[str]:
         return [i["filename"] for i in client.get("/v1/images", params={"tag": tag, **params}).json()["data"]]
 
     assert names(sort="filename") == ["big.jpeg", "small.png"]
