@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -133,7 +133,7 @@ def test_ctrl_c_lets_an_upload_in_flight_end(serve: Callable[..., Service], tmp_
     data = picture("PNG", seed=311, size=(500, 500))
     begun = threading.Event()
 
-    def slowly() -> object:
+    def slowly() -> Iterator[bytes]:
         for start in range(0, len(data), len(data) // 8):
             yield data[start : start + len(data) // 8]
             begun.set()
