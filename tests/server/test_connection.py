@@ -2,6 +2,7 @@
 
 import json
 import socket
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -91,6 +92,28 @@ def test_a_whole_request_is_answered_though_rubbish_follows_it(shell: Shell) -> 
     status, headers, body = split(shell.speak(SLOW + b"rubbish\r\n\r\n"))
     assert (status, body) == (200, {"answer": "after a while"})
     assert headers["connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        pytest.param(b"Content-Length: 11", b"hello there", id="a length"),
+        pytest.param(b"Transfer-Encoding: chunked", b"5\r\nhello\r\n6\r\n there\r\n0\r\n\r\n", id="chunks"),
+    ],
+)
+@pytest.mark.parametrize("pieces", [1, 2, 3])
+def test_an_upload_that_offers_http_2_is_taken_in_http_1(
+    shell: Shell, framing: bytes, body: bytes, pieces: int
+) -> None:
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAA\r\n"
+    upload = b"PUT /v1/things/a HTTP/1.1\r\nHost: x\r\n" + offer + framing + b"\r\n\r\n" + body
+    last = b"GET /v1/things HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    whole = upload + ORDINARY.replace(b"\r\n\r\n", b"\r\n" + offer + b"\r\n") + upload + last
+    cuts = [len(upload) - 4, 2 * len(upload)][: pieces - 1]
+    edges = [0, *cuts, len(whole)]
+    answer = shell.speak(*(whole[start:end] for start, end in pairwise(edges)))
+    assert answer.count(b'{"name":"a","bytes":11}') == 2
+    assert answer.count(b'{"limit":1}') == 2
 
 
 def test_requests_in_a_row_are_answered_in_their_order(shell: Shell) -> None:
