@@ -21,6 +21,8 @@ from tintype.telemetry import get_logger
 MAX_HEAD_BYTES = 32 * 1024
 """Of the request target and all header fields, trailers included."""
 
+_TOO_LONG = "A chunk extension or a trailer has no end. The connection is closed."
+
 
 class Connection(HttpToolsProtocol):
     """One connection. `uvicorn.Config(http=Connection)`."""
@@ -43,6 +45,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._begun = False
         self._over = False
+        self._in_head = True
         self._resuming = False
         self._skipped: bytes | None = None
         self._head_bytes = 0
@@ -61,7 +64,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came. Bytes that the parser keeps to itself, a field without an end, are counted too."""
+        """Parse what came. Bytes that the parser keeps to itself or passes over are counted too."""
         if self._over:
             return
         self._unset_keepalive_if_required()
@@ -71,13 +74,14 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError:
             self.send_400_response("Invalid HTTP request received.")
         if self._silent_bytes > MAX_HEAD_BYTES and not self._over:
-            self._refusal = _too_large()
+            self._refusal = _too_large() if self._in_head else HttpInvalid(_TOO_LONG)
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
         """Begin a request."""
         if self._resuming:
             return
+        self._in_head = True
         self._head_bytes = 0
         self._wait(self.head_seconds)
         super().on_message_begin()
@@ -102,6 +106,7 @@ class Connection(HttpToolsProtocol):
             return
         if self.parser.should_upgrade():
             self._skipped = _framing(self.headers)
+        self._in_head = False
         self._wait(None)
         super().on_headers_complete()
         self._begun = True
