@@ -94,7 +94,8 @@ async def test_a_put_is_repeated_after_trouble(bucket: Objects, s3: ScriptedS3, 
     stored = await put(hasty(s3, retry_timeout_seconds=3), key, in_memory(DATA))
 
     assert s3.objects[key].body == DATA
-    assert (s3.count("PUT"), s3.count("HEAD")) == (2, 0)
+    assert s3.count("PUT") >= 2
+    assert s3.count("HEAD") == 0
     assert stored == Stored((await info(bucket, key)).etag, len(DATA))
 
 
@@ -200,6 +201,7 @@ async def test_a_large_file_goes_up_in_parts_two_at_once(
 
     assert s3.objects[key].body == data
     assert s3.objects[key].headers["x-amz-meta-id"] == "one"
+    assert s3.requests[0].headers["x-amz-checksum-algorithm"] == "CRC64NVME"
     assert s3.parts_at_once == 2
     assert stored == Stored((await info(bucket, key)).etag, len(data))
 
@@ -505,6 +507,6 @@ asyncio.run(live())
 
 async def test_a_process_that_has_closed_its_store_ends_in_peace(s3: ScriptedS3) -> None:
     """Without the pause in `aclose` one in three ends by SIGABRT."""
-    for _ in range(5):
+    for _ in range(4):
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", SHORT_LIFE, s3.url)
         assert await process.wait() == 0
