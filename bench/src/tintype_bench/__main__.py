@@ -24,6 +24,7 @@ DECODER_SECONDS = 3.0
 WIDTH = 150
 """Of the tables, in characters, where no terminal tells its own."""
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(stderr=True)
 
 
@@ -46,6 +47,7 @@ class Choice:
                     yield Cell(photo.name, path, concurrency), there
 
 
+@app.command()
 def main(
     *,
     quick: Annotated[bool, typer.Option(help="Under a minute: tells that it works, not how fast.")] = False,
@@ -130,4 +132,4 @@ def _failed(rows: Sequence[Row], everyone: Iterable[Contestant]) -> bool:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -1,7 +1,5 @@
 """Who is measured: Tintype in its shapes, and the two yardsticks; each a command and its environment."""
 
-import os
-import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from tintype_bench.load import Door
-from tintype_bench.processes import Server, free_port, listens
+from tintype_bench.processes import Server, free_port, listens, run
 from tintype_bench.surroundings import TOPIC_ARN, Surroundings
 
 Inspect = Literal["header", "full"]
@@ -33,6 +31,7 @@ class Contestant:
     name: str
     door: Door
     start: Callable[[Surroundings, Path], Server]
+    path: str = "/v1/images"
     publishes: bool = True
     """To the topic, so that a run is over when the topic has it all."""
     concurrencies: tuple[int, ...] | None = None
@@ -96,7 +95,7 @@ class Tintype:
 
     def _on_aws_parts(self, around: Surroundings) -> dict[str, str]:
         database = {"TINTYPE_DATABASE__URL": around.database(self.name)}
-        subprocess.run([TINTYPE, "migrate"], env={**os.environ, **database}, check=True)  # noqa: S603
+        run([str(TINTYPE), "migrate"], database)
         return (
             AWS
             | database
@@ -124,6 +123,7 @@ def contestants(inspect: Inspect) -> dict[str, Contestant]:
     everyone = (
         Contestant("floor", "raw", _floor, publishes=False),
         Contestant("plain", "form", _plain, must_succeed=False),
+        Contestant("plain-threads", "form", _plain, path="/v1/threads/images", must_succeed=False),
         Contestant("tintype", "raw", Tintype("tintype", inspect)),
         Contestant("tintype-form", "form", Tintype("tintype-form", inspect)),
         Contestant("tintype-full", "raw", Tintype("tintype-full", "full"), concurrencies=(8, 64)),

@@ -106,7 +106,7 @@ class Trial:
 
     def _send(self, seconds: float) -> Outcome:
         order = Order(
-            url=f"{self.server.address}/v1/images",
+            url=f"{self.server.address}{self.contestant.path}",
             door=self.contestant.door,
             photo=self.cell.photo,
             concurrency=self.cell.concurrency,
