@@ -52,6 +52,7 @@ _SETTINGS = {
     "min_wal_size": "64MB",
     "max_parallel_workers_per_gather": "0",
     "autovacuum_max_workers": "2",
+    "dynamic_shared_memory_type": "mmap",  # a killed server leaves nothing outside of its directory
     "io_method": "sync",  # no pool of I/O processes for one user's reads
     "jit": "off",
     # Nobody replicates from it.
