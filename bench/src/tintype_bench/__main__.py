@@ -16,7 +16,7 @@ from tintype_bench import corpus, machine, report
 from tintype_bench.contestants import Contestant, Inspect, contestants
 from tintype_bench.results import Decoding, Result, Row
 from tintype_bench.rounds import Cell, Plan, measure
-from tintype_bench.surroundings import surround
+from tintype_bench.surroundings import Surroundings
 from tintype_bench.targets import CONCURRENCY
 
 DECODER_SECONDS = 3.0
@@ -91,7 +91,7 @@ def _measure(choice: Choice, options: dict[str, str]) -> Result:
     with tempfile.TemporaryDirectory(prefix="tintype-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # PostgreSQL does not run as root, and must get to its data
-        with surround(folder) as around:
+        with Surroundings(folder) as around:
             for cell, there in choice.cells(folder):
                 console.print(f"{cell.size} x {cell.concurrency}: {', '.join(one.name for one in there)}")
                 measured = measure(around, choice.plan, cell, there)

@@ -127,10 +127,10 @@ class Trial:
         return time.monotonic() - began
 
     def _counters(self) -> Cpu:
-        usage, postgres = self.server.usage(), self.around.postgres.usage().postgres
+        usage = self.server.usage()
         return Cpu(
             api=usage.api,
             workers=usage.workers,
-            postgres=usage.postgres + postgres,
+            postgres=usage.postgres + self.around.database_cpu(self.contestant.name),
             s3=self.around.s3.usage().server,
         )
