@@ -45,11 +45,22 @@ def saved_by_vips(image: Image.Image, saver: str, **options: object) -> bytes:
     return getattr(vips.copy(interpretation="srgb"), f"{saver}_buffer")(**options)
 
 
-def slow_jpeg(scans: int, size: tuple[int, int] = (3000, 2400)) -> bytes:
-    """Return a progressive JPEG whose last scan is there `scans` times over: each costs a pass."""
-    data = encoded(gradient(*size), "JPEG", progressive=True, quality=60)
+def jpeg_of_many_scans(more: int) -> bytes:
+    """Return a progressive JPEG whose last scan is there `more` times again. Only its header is good."""
+    data = encoded(gradient(64, 48), "JPEG", progressive=True)
     start, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
-    return data[:end] + data[start:end] * scans + data[end:]
+    return data[:end] + data[start:end] * more + data[end:]
+
+
+def slow_png(side: int = 20_000) -> bytes:
+    """Return a small file that takes seconds to decode: 16 bits, four channels, 400 megapixels."""
+    row, block = 1 + 8 * side, 100
+    packer = zlib.compressobj(9)
+    piece = packer.compress(bytes(row * block)) + packer.flush(zlib.Z_FULL_FLUSH)
+    checksum = (row * side % 65_521) << 16 | 1  # Adler-32 of zeros
+    data = piece[:2] + piece[2:] * (side // block) + b"\x03\x00" + checksum.to_bytes(4)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 16, 6, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def hungry_png(side: int = 4000) -> bytes:

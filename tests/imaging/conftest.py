@@ -6,11 +6,11 @@ from contextlib import AsyncExitStack
 import pytest
 import pytest_asyncio
 
-from tintype.imaging.cage import Cage
+from tintype.imaging.cage import WAIT_SECONDS, Cage
 from tintype.imaging.inspect import Inspector
 from tintype.settings import ImagingSettings
 
-OpenCage = Callable[..., Awaitable[tuple[Cage, Inspector]]]
+OpenCage = Callable[..., Awaitable[Inspector]]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -26,9 +26,9 @@ async def open_cage() -> AsyncIterator[OpenCage]:
     """Opens a cage with settings of the test's own, and closes it afterwards."""
     async with AsyncExitStack() as stack:
 
-        async def opened(**limits: object) -> tuple[Cage, Inspector]:
+        async def opened(*, wait_seconds: float = WAIT_SECONDS, **limits: object) -> Inspector:
             settings = ImagingSettings.model_validate(limits)
-            cage = await stack.enter_async_context(Cage.open(settings))
-            return cage, Inspector(settings, cage)
+            cage = await stack.enter_async_context(Cage.open(settings, wait_seconds=wait_seconds))
+            return Inspector(settings, cage)
 
         yield opened

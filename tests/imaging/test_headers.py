@@ -12,11 +12,11 @@ from made_images import (
     encoded,
     exif_block,
     gradient,
+    jpeg_of_many_scans,
     jpeg_with,
     png_with,
     saved_by_vips,
     short,
-    slow_jpeg,
 )
 from tintype.imaging.headers import Header, read_header
 from tintype.imaging.sniff import sniff
@@ -185,7 +185,7 @@ def test_a_png_or_gif_without_its_last_marker_is_whole_enough() -> None:
 
 
 def test_scans_are_counted_and_limited() -> None:
-    data = slow_jpeg(60, size=(64, 48))
+    data = jpeg_of_many_scans(60)
 
     assert header_of(data).scans == 70
     with pytest.raises(ImageTooLarge):
