@@ -19,11 +19,8 @@ async def busy_worker() -> psutil.Process:
 
 
 def ended(process: psutil.Process) -> bool:
-    """Tell whether a process has ended so far that all its descriptors are closed."""
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+    """Tell whether a process has ended with all its threads: only then its descriptors are closed."""
+    return not psutil.pid_exists(process.pid)
 
 
 def _is_worker(process: psutil.Process) -> bool:
