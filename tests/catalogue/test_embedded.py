@@ -117,6 +117,7 @@ def running(words: list[str]) -> Iterator[subprocess.Popen[bytes]]:
 def command_of(server: EmbeddedPostgres) -> list[str]:
     """The words that start this server, without the kernel's promise to end it together with Tintype."""
     words = Path(f"/proc/{server.pid}/cmdline").read_text().split("\0")[:-1]
+    words.append("--unix_socket_directories=.")  # a directory outside of the data is gone by then
     owner = server.folder.stat()
     if os.geteuid() != 0:
         return words
@@ -240,7 +241,8 @@ async def test_a_server_that_was_left_running_is_ended_before_the_next_one_start
     async with EmbeddedPostgres.run(data_dir) as server:
         words = command_of(server)
     with running(words) as left:
-        await until((data_dir / "postgres" / "socket" / ".s.PGSQL.5432").exists)
+        pid_file = data_dir / "postgres" / "data" / "postmaster.pid"
+        await until(lambda: pid_file.exists() and "ready" in pid_file.read_text())
 
         async with EmbeddedPostgres.run(data_dir) as server:
             assert left.poll() is not None

@@ -486,7 +486,7 @@ FILTERS = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(wanted=FILTERS, sort=st.sampled_from(Sort), limit=st.integers(1, 60))
 async def test_a_filter_lets_through_what_it_says_and_nothing_else(
     shelf: Shelf, wanted: ImageFilter, sort: Sort, limit: int
@@ -518,7 +518,7 @@ async def test_a_cursor_continues_only_its_own_list(commits: Commits, database: 
                 await images.page(tx, "local", other)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     cursor=st.text(max_size=60) | st.sampled_from(["W10", "bnVsbA", "WzEsMiwzXQ", "e30"]),
     sort=st.sampled_from(Sort),

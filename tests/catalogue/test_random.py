@@ -59,17 +59,17 @@ def assert_uniform(counts: Counter[str], names: list[str]) -> None:
 
 
 async def test_among_many_each_is_as_likely_as_the_others(commits: Commits, database: Database) -> None:
-    made = await store(commits, 200)
+    made = await store(commits, 150)
     await place(database, made)
     assert len(made) > GAUGE
 
-    assert_uniform(await drawn(database, 1500), [image.filename for image in made])
+    assert_uniform(await drawn(database, 900), [image.filename for image in made])
 
 
 async def test_among_few_each_is_as_likely_as_the_others(commits: Commits, database: Database) -> None:
     made = await store(commits, 20)
 
-    assert_uniform(await drawn(database, 600), [image.filename for image in made])
+    assert_uniform(await drawn(database, 300), [image.filename for image in made])
 
 
 async def test_a_filter_leaves_those_that_pass_as_likely_as_each_other(
@@ -78,7 +78,7 @@ async def test_a_filter_leaves_those_that_pass_as_likely_as_each_other(
     made = await store(commits, 500)
     await place(database, made)
 
-    counts = await drawn(database, 1000, ImageFilter(extension="png", tags=("third",)))
+    counts = await drawn(database, 700, ImageFilter(extension="png", tags=("third",)))
 
     passing = [image.filename for image in made if image.extension == "png" and image.tags]
     assert len(passing) > GAUGE
