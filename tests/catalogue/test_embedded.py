@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import LiteralString
 
 import psycopg
@@ -187,9 +188,18 @@ async def test_a_data_directory_with_a_long_path_works(tmp_path: Path) -> None:
     async with EmbeddedPostgres.run(tmp_path / ("long" * 40) / "data") as server:
         await write(server, "kept")
         assert await read(server) == ["kept"]
-        beside = server.socket_dir
+        assert stat.S_IMODE(server.socket_dir.stat().st_mode) == 0o700
+        elsewhere = server.socket_dir
+    assert not elsewhere.exists()
 
-    assert not beside.exists()
+
+async def test_a_socket_is_not_put_where_others_can_enter() -> None:
+    with TemporaryDirectory() as data_dir:
+        (Path(data_dir) / "postgres" / "socket").mkdir(parents=True, mode=0o755)
+
+        with pytest.raises(DatabaseUnavailable, match="open to others"):
+            async with EmbeddedPostgres.run(Path(data_dir)):
+                pass
 
 
 async def test_a_stop_leaves_no_process(data_dir: Path) -> None:
