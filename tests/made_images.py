@@ -33,6 +33,12 @@ def gradient(width: int, height: int) -> Image.Image:
     return Image.fromarray(pixels.astype(np.uint8))
 
 
+def blotches(width: int, height: int, seed: int = 0) -> Image.Image:
+    """Return large soft spots of colour, no two alike: a picture that is known again however turned."""
+    spots = np.random.default_rng(seed).integers(0, 255, (6, 9, 3), dtype=np.uint8)
+    return Image.fromarray(spots).resize((width, height), Image.Resampling.BICUBIC)
+
+
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     out = io.BytesIO()
     image.save(out, kind, **options)
