@@ -27,7 +27,7 @@ _TOO_LONG = "A chunk extension or a trailer has no end. The connection is closed
 class Connection(HttpToolsProtocol):
     """One connection. `uvicorn.Config(http=Connection)`."""
 
-    head_seconds = 20.0
+    head_seconds = 15.0
     """From the first byte of a request, or of the connection, to the end of the header fields."""
     linger_seconds = 10.0
     """How long the rest of a body is read and thrown away after its request was answered.
