@@ -483,7 +483,9 @@ async def test_what_was_never_sent_does_not_wait_behind_what_is_in_doubt(
 
 
 async def test_a_database_that_is_away_is_unavailable_and_commits_go_on_when_it_is_back(proxy: Proxy) -> None:
-    settings = DatabaseSettings(acquire_timeout_seconds=0.1)
+    settings = DatabaseSettings(
+        acquire_timeout_seconds=0.1, commit_timeout_seconds=600
+    )  # nothing is in doubt
     async with Database.open(proxy.url, settings) as behind, Commits.open(behind) as commits:
         await commits.commit(arrival())
         proxy.refusing = True

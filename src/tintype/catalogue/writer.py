@@ -131,10 +131,10 @@ class _Waiting:
     id: UUID
     row: str
     claims: frozenset[tuple[object, ...]]
-    """What two rows of one batch must not share: the second has to see what the first one did."""
+    """What two new rows of one batch must not share: the second has to see what the first one did."""
     verdict: asyncio.Future[Verdict]
     careful: bool
-    """Whether it may well meet what is there already."""
+    """Whether it may well meet what is there."""
 
     def settle(self, verdict: Verdict) -> None:
         if not self.verdict.done():  # a request that was cancelled does not wait any more
@@ -189,13 +189,13 @@ class Writer:
         self._wake.set()
 
     def _take(self) -> list[_Waiting]:
-        """Take the next batch. What would meet another one of it keeps its turn for the next."""
+        """Take the next batch. What would meet another one of it waits for the next, to find it there."""
         batch: list[_Waiting] = []
         held: list[_Waiting] = []
         claimed: set[tuple[object, ...]] = set()
         while self._queue and len(batch) < MAX_BATCH:
             waiting = self._queue.popleft()
-            if claimed.isdisjoint(waiting.claims):
+            if waiting.careful or claimed.isdisjoint(waiting.claims):
                 batch.append(waiting)
             else:
                 waiting.careful = True
