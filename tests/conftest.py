@@ -7,4 +7,5 @@ pytest_plugins = [
     "scripted_s3",
     "scripted_sns",
     "service",
+    "identified",
 ]

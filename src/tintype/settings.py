@@ -168,6 +168,16 @@ class LimitsSettings(BaseModel):
     )
 
 
+class IdentitySettings(BaseModel):
+    """Who may do what. See docs/security.md."""
+
+    mode: Literal["local", "keys"] = Field(
+        default="local",
+        description="`local`: nobody is asked, and only this machine is listened to; `keys`: every request "
+        "needs an API key, which `tintype keys create` makes.",
+    )
+
+
 class LogSettings(BaseModel):
     """What is written to standard error."""
 
@@ -186,7 +196,9 @@ class Settings(BaseSettings):
         env_prefix="TINTYPE_", env_nested_delimiter="__", extra="ignore", frozen=True
     )
 
-    host: str = Field(default="127.0.0.1", description="The address to listen on: loopback only.")
+    host: str = Field(
+        default="127.0.0.1", description="The address to listen on. Without identity: loopback only."
+    )
     port: int = Field(default=8000, ge=0, le=65_535, description="0: any free port; it is printed.")
     data_dir: Path = Field(default=Path("data"), description="Everything that a laptop keeps.")
     spool_dir: Path | None = Field(
@@ -210,4 +222,5 @@ class Settings(BaseSettings):
     events: EventsSettings = Field(default=EventsSettings())
     imaging: ImagingSettings = Field(default=ImagingSettings())
     limits: LimitsSettings = Field(default=LimitsSettings())
+    identity: IdentitySettings = Field(default=IdentitySettings())
     log: LogSettings = Field(default=LogSettings())

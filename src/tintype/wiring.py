@@ -16,6 +16,8 @@ from tintype.catalogue.database import Database
 from tintype.catalogue.embedded import EmbeddedPostgres
 from tintype.catalogue.migrations import migrate
 from tintype.consistency import pair
+from tintype.identity.doorkeeper import Doorkeeper
+from tintype.identity.keys import Keyring
 from tintype.imaging.cage import Cage
 from tintype.imaging.inspect import Inspector
 from tintype.ingest.budget import Budget
@@ -56,6 +58,9 @@ class Parts:
     links: Links
     verify_link: LinkCheck
     relay: Relay
+    keyring: Keyring
+    doorkeeper: Doorkeeper | None
+    """None: nobody is asked who they are."""
 
 
 @asynccontextmanager
@@ -69,9 +74,8 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
         spool_dir = settings.spool_dir or data_dir / "spool"
         spool_dir.mkdir(parents=True, exist_ok=True)
         metrics = Metrics()
-        database = await stack.enter_async_context(
-            Database.open(await _database_url(settings, data_dir, stack), settings.database)
-        )
+        database = await stack.enter_async_context(open_database(settings))
+        keyring = Keyring(database)
         objects = Objects.open(settings.objects, data_dir)
         stack.push_async_callback(objects.aclose)
         identity = await pair.claim(database, objects)
@@ -93,7 +97,20 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
             links=links,
             verify_link=verify_link,
             relay=relay,
+            keyring=keyring,
+            doorkeeper=None if settings.identity.mode == "local" else Doorkeeper(keyring),
         )
+
+
+@asynccontextmanager
+async def open_database(settings: Settings) -> AsyncGenerator[Database]:
+    """Open the catalogue's database; the embedded one runs as long as the block.
+
+    Raises `DatabaseUnavailable` with a sentence for the operator.
+    """
+    async with AsyncExitStack() as stack:
+        url = await _database_url(settings, settings.data_dir.resolve(), stack)
+        yield await stack.enter_async_context(Database.open(url, settings.database))
 
 
 async def _database_url(settings: Settings, data_dir: Path, stack: AsyncExitStack) -> str:

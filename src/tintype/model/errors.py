@@ -85,6 +85,49 @@ class DigestMismatch(TintypeError):
     title = "The bytes do not have the announced digest"
 
 
+# Who asks
+
+
+class Unauthenticated(TintypeError):
+    """There are no credentials, or none that are known here: it is not told which."""
+
+    code = "unauthenticated"
+    title = "Credentials are needed"
+
+    challenge = 'Bearer realm="tintype", error="invalid_token"'
+    """The `WWW-Authenticate` of the answer (RFC 6750, section 3)."""
+
+
+class CredentialsMissing(Unauthenticated):
+    """The request has no `Authorization`."""
+
+    code = "credentials_missing"
+    title = "Credentials are missing"
+
+    challenge = 'Bearer realm="tintype"'
+
+
+class KeyExpired(Unauthenticated):
+    """The credentials were good until their time was over."""
+
+    code = "key_expired"
+    title = "The credentials have expired"
+
+
+class Forbidden(TintypeError):
+    """The credentials are good, and not for this: they lack the scope in `scope`."""
+
+    code = "forbidden"
+    title = "The credentials do not allow this"
+
+
+class KeyNotFound(TintypeError):
+    """The owner has no API key of that id."""
+
+    code = "api_key_not_found"
+    title = "There is no such API key"
+
+
 # What is wrong with the request
 
 

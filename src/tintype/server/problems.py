@@ -40,6 +40,13 @@ KINDS: dict[type[TintypeError], Kind] = {
         "The bytes changed on their way, or the digest is of another file. Send it again.",
         retryable=True,
     ),
+    errors.Unauthenticated: Kind(
+        401, "Check that all of the key is there, and that nobody has revoked it; or ask for another one."
+    ),
+    errors.CredentialsMissing: Kind(401, "Send `Authorization: Bearer` and your key."),
+    errors.KeyExpired: Kind(401, "Ask for a new key or token."),
+    errors.Forbidden: Kind(403, "Use credentials with the scope in `scope`, or ask for such."),
+    errors.KeyNotFound: Kind(404, "Check the id; `GET /v1/api-keys` lists yours."),
     errors.RequestInvalid: Kind(422, "Correct what `detail` and `errors` name; /docs describes the request."),
     errors.HttpInvalid: Kind(400, "Use an HTTP client that speaks HTTP/1.1 as RFC 9112 has it."),
     errors.HeadTooLarge: Kind(431, "Send fewer or shorter header fields, cookies among them."),

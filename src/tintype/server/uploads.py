@@ -32,6 +32,7 @@ from tintype.model.errors import (
 from tintype.model.filename import clean_filename
 from tintype.model.labels import attributes_of, tags_of
 from tintype.model.upload import Duplicate, Idempotency, Outcome, Replayed, Upload
+from tintype.server.access import owner_of
 from tintype.server.announced import digest_field, digests_of, idempotency_key_of
 from tintype.server.context import Context, context_of
 from tintype.server.forms import FilePart, Form, FormReader
@@ -41,9 +42,6 @@ from tintype.server.schemas import ImageOut, UploadResults, image_resource
 from tintype.server.warnings import declared_type_of
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
-
-OWNER = "local"
-"""Whoever reaches a service without identity owns what is in it."""
 
 PARAMETERS = frozenset({"filename", "tag", "tags", "attributes", "on_duplicate"})
 ALSO_FINE: dict[int | str, dict[str, Any]] = {
@@ -72,6 +70,7 @@ REFUSALS = (
 class Wishes:
     """What the request asks for beside the bytes: from the query, or from the text parts of a form."""
 
+    owner: str
     tags: tuple[str, ...]
     attributes: dict[str, Any]
     keep_duplicate: bool
@@ -148,7 +147,7 @@ async def _upload_form(request: Request, boundary: str) -> Response:
 async def _finish(context: Context, wishes: Wishes, part: FilePart, *, protocol: str) -> Outcome:
     """Hand one file to the one verb. Its id is made now: how long it took to arrive is not its age."""
     upload = Upload(
-        owner=OWNER,
+        owner=wishes.owner,
         filename=clean_filename(part.filename),
         declared_type=part.declared_type,
         protocol=protocol,
@@ -223,6 +222,7 @@ def _wishes(request: Request, texts: dict[str, list[str]]) -> Wishes:
         raise RequestInvalid("`on_duplicate` is `existing` (the default) or `keep`.")
     listed = [tag for several in given("tags") for tag in several.split(",")]
     return Wishes(
+        owner=owner_of(request),
         tags=tags_of(given("tag") + listed),
         attributes=_attributes(given("attributes")),
         keep_duplicate=on_duplicate == "keep",
