@@ -18,6 +18,7 @@ from tintype.catalogue.migrations import migrate
 from tintype.consistency import pair
 from tintype.identity.doorkeeper import Doorkeeper
 from tintype.identity.keys import Keyring
+from tintype.identity.tokens import Tokens
 from tintype.imaging.cage import Cage
 from tintype.imaging.inspect import Inspector
 from tintype.ingest.budget import Budget
@@ -59,6 +60,7 @@ class Parts:
     verify_link: LinkCheck
     relay: Relay
     keyring: Keyring
+    tokens: Tokens
     doorkeeper: Doorkeeper | None
     """None: nobody is asked who they are."""
 
@@ -75,7 +77,7 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
         spool_dir.mkdir(parents=True, exist_ok=True)
         metrics = Metrics()
         database = await stack.enter_async_context(open_database(settings))
-        keyring = Keyring(database)
+        keyring, tokens = Keyring(database), await Tokens.open(database)
         objects = Objects.open(settings.objects, data_dir)
         stack.push_async_callback(objects.aclose)
         identity = await pair.claim(database, objects)
@@ -98,7 +100,8 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
             verify_link=verify_link,
             relay=relay,
             keyring=keyring,
-            doorkeeper=None if settings.identity.mode == "local" else Doorkeeper(keyring),
+            tokens=tokens,
+            doorkeeper=None if settings.identity.mode == "local" else Doorkeeper(keyring, tokens),
         )
 
 

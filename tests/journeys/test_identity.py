@@ -64,7 +64,9 @@ def test_no_credentials_are_asked_for(stranger: httpx.Client) -> None:
         ["Bearer {UNKNOWN}"],
         ["Bearer {REVOKED_KEY}"],
         ["Bearer tt_"],
+        ["Bearer tut_"],
         ["Bearer tut_x.y"],
+        ["Bearer tut_\xff.\xff"],
         ["Bearer " + "x" * 9_000],
     ],
 )

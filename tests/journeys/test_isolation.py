@@ -39,6 +39,7 @@ NAMELESS = {
     "list_images",
     "random_image",
     "make_api_key",
+    "make_upload_token",
     "list_api_keys",
     "read_me",
     "read_instance",

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tintype.identity.keys import Keyring
-from tintype.model.api_key import PREFIX
+from tintype.identity.tokens import Tokens
+from tintype.model import api_key, upload_token
 from tintype.model.errors import CredentialsMissing, Unauthenticated
 from tintype.model.identity import Principal
 from tintype.telemetry import get_logger
@@ -17,6 +18,7 @@ class Doorkeeper:
     """Knows every kind of credentials that the service is configured for."""
 
     keyring: Keyring
+    tokens: Tokens
 
     async def identify(self, authorization: Sequence[bytes]) -> Principal:
         """Return who asks, from all `Authorization` fields of a request (RFC 6750, section 2.1).
@@ -28,8 +30,10 @@ class Doorkeeper:
         scheme, _, text = authorization[0].decode("latin-1").partition(" ")
         if len(authorization) > 1 or scheme.lower() != "bearer":
             raise _refused()
-        if text.startswith(PREFIX):
+        if text.startswith(api_key.PREFIX):
             return await self.keyring.principal(text)
+        if text.startswith(upload_token.PREFIX):
+            return self.tokens.principal(text)
         raise _refused()
 
 

@@ -121,6 +121,13 @@ class Forbidden(TintypeError):
     title = "The credentials do not allow this"
 
 
+class TokenSpent(TintypeError):
+    """The upload token has been used as often as it allows, or the key that made it was revoked."""
+
+    code = "upload_token_spent"
+    title = "The upload token is used up"
+
+
 class KeyNotFound(TintypeError):
     """The owner has no API key of that id."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
+from uuid import UUID
 
 from tintype.model.errors import Forbidden, RequestInvalid
 
@@ -24,15 +25,29 @@ ALL_SCOPES = frozenset(Scope)
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """What the holder of an upload token may upload, for the token's owner."""
+
+    token_id: UUID
+    types: frozenset[str]
+    """Media types; none: every accepted one."""
+    max_bytes: int
+    uses: int
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """Whoever asks. Sees and changes what belongs to `owner`, as far as `scopes` go."""
 
     owner: str
     scopes: frozenset[Scope]
-    kind: Literal["local", "key"]
+    kind: Literal["local", "key", "upload_token"]
     key_id: str | None = None
-    """What the log and `created_by` name; never the secret."""
+    """What the log and `created_by` name, never the secret. Of an upload token: the key that made it."""
     expires_at: datetime | None = None
+    grant: Grant | None = None
+    """Of an upload token, which has no scopes."""
 
     def require(self, scope: Scope) -> None:
         """Raise `Forbidden` unless the principal has the scope."""

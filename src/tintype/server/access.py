@@ -27,6 +27,8 @@ class Access:
     scope: identity.Scope | None = None
     public: bool = False
     """Anybody, without credentials."""
+    by_token: bool = False
+    """An upload token too, within what it grants; it opens nothing else."""
     by_link: bool = False
     """A link that we signed stands for credentials; the handler verifies it."""
 
@@ -38,8 +40,8 @@ WRITE = Access(identity.Scope.WRITE)
 ADMIN = Access(identity.Scope.ADMIN)
 
 ACCESS: dict[str, Access] = {
-    "upload_images": WRITE,
-    "upload_named_image": WRITE,
+    "upload_images": Access(identity.Scope.WRITE, by_token=True),
+    "upload_named_image": Access(identity.Scope.WRITE, by_token=True),
     "list_images": READ,
     "random_image": READ,
     "image_by_name": READ,
@@ -52,6 +54,7 @@ ACCESS: dict[str, Access] = {
     "make_api_key": ADMIN,
     "list_api_keys": ADMIN,
     "revoke_api_key": ADMIN,
+    "make_upload_token": WRITE,
     "read_me": KNOWN,
     "read_instance": KNOWN,
     "read_capabilities": KNOWN,
@@ -92,8 +95,7 @@ class Guard:
             return
         fields = [value for name, value in scope["headers"] if name == b"authorization"]
         principal = scope["state"]["principal"] = await doorkeeper.identify(fields)
-        if self.access.scope is not None:
-            _require(principal, self.access.scope)
+        _judge(principal, self.access)
 
 
 def guarded(routes: Iterable[BaseRoute]) -> list[BaseRoute]:
@@ -129,9 +131,18 @@ def _guarded(route: BaseRoute) -> BaseRoute:
     return behind
 
 
-def _require(principal: Principal, scope: identity.Scope) -> None:
+def _judge(principal: Principal, access: Access) -> None:
+    """Raise `Forbidden`, and tell the log, unless the principal may call a route of this access."""
     try:
-        principal.require(scope)
+        _require(principal, access)
     except Forbidden:
-        _LOG.warning("auth.forbidden", owner=principal.owner, key_id=principal.key_id, needed=str(scope))
+        _LOG.warning("auth.forbidden", owner=principal.owner, key_id=principal.key_id, needed=access.scope)
         raise
+
+
+def _require(principal: Principal, access: Access) -> None:
+    if principal.grant is not None:
+        if not access.by_token:
+            raise Forbidden("An upload token is good for uploads, and for nothing else.")
+    elif access.scope is not None:
+        principal.require(access.scope)

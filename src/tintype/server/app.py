@@ -2,7 +2,16 @@
 
 from fastapi import FastAPI
 
-from tintype.server import api_keys, capabilities, explanations, explorer, health, images, uploads
+from tintype.server import (
+    api_keys,
+    capabilities,
+    explanations,
+    explorer,
+    health,
+    images,
+    upload_tokens,
+    uploads,
+)
 from tintype.server.access import guarded
 from tintype.server.application import Application, assemble, envelop
 from tintype.server.context import Context
@@ -12,6 +21,7 @@ _ROUTERS = (
     uploads.router,
     images.router,
     api_keys.router,
+    upload_tokens.router,
     capabilities.router,
     health.router,
     explanations.router,

@@ -29,7 +29,8 @@ _SENTENCE = re.compile(r"(.+?)\.(?=\s|$)", re.DOTALL)
 _KEY_SCHEME = {
     "type": "http",
     "scheme": "bearer",
-    "description": "An API key: `tt_…`. A service on loopback without identity asks for none.",
+    "description": "An API key (`tt_…`), or for uploads an upload token (`tut_…`). A service without "
+    "identity, which listens on loopback only, asks for none.",
 }
 _BINARY = {"type": "string", "format": "binary"}
 """Not 3.1's `contentMediaType`: Swagger UI shows a file picker for this one only."""
@@ -74,7 +75,7 @@ RAW_BODY: Document = {
 
 TAGS = [
     {"name": "images", "description": "Upload, find, change, deliver and delete images."},
-    {"name": "identity", "description": "Who you are, and API keys."},
+    {"name": "identity", "description": "Who you are, API keys, and upload tokens."},
     {"name": "service", "description": "What this service is, what it takes, and how it is."},
 ]
 
@@ -187,7 +188,10 @@ def _tell_access(document: Document, app: FastAPI) -> None:
             ]
             if access.scope is not None:
                 operation["x-required-scope"] = str(access.scope)
+            if access.scope is not None or not access.by_token:
                 failures.append(errors.Forbidden)
+            if access.by_token:
+                failures.append(errors.TokenSpent)
             _merge(operation["responses"], may_fail(*failures))
 
 

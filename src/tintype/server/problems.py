@@ -46,6 +46,7 @@ KINDS: dict[type[TintypeError], Kind] = {
     errors.CredentialsMissing: Kind(401, "Send `Authorization: Bearer` and your key."),
     errors.KeyExpired: Kind(401, "Ask for a new key or token."),
     errors.Forbidden: Kind(403, "Use credentials with the scope in `scope`, or ask for such."),
+    errors.TokenSpent: Kind(403, "Ask whoever gave you the token for a new one."),
     errors.KeyNotFound: Kind(404, "Check the id; `GET /v1/api-keys` lists yours."),
     errors.RequestInvalid: Kind(422, "Correct what `detail` and `errors` name; /docs describes the request."),
     errors.HttpInvalid: Kind(400, "Use an HTTP client that speaks HTTP/1.1 as RFC 9112 has it."),
