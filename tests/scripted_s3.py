@@ -369,10 +369,8 @@ async def s3() -> AsyncIterator[ScriptedS3]:
 
 
 def bucket_settings(s3: ScriptedS3, **changes: float) -> ObjectsSettings:
-    """Settings with short patience, so that silence is over soon."""
-    patience: dict[str, float] = {"timeout_seconds": 2, "retry_timeout_seconds": 2} | changes
     keys = {"access_key_id": "key", "secret_access_key": "secret"}
-    return ObjectsSettings.model_validate({"url": "s3://images", "endpoint": s3.url} | keys | patience)
+    return ObjectsSettings.model_validate({"url": "s3://images", "endpoint": s3.url} | keys | changes)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ class Proxy:
     """What a client says with these bytes in it does not arrive; the connection breaks."""
     lose_answer: bytes | None = None
     """It arrives and is done, but the answer is lost: the connection breaks in its place."""
-    lost: int = 0
+    has_lost: asyncio.Event = field(default_factory=asyncio.Event)
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     def cut(self) -> None:
@@ -49,7 +49,7 @@ class Proxy:
     ) -> None:
         while data := await _read(reader):
             if self.lose_question and self.lose_question in data:
-                self.lost += 1
+                self.has_lost.set()
                 return
             if self.lose_answer and self.lose_answer in data:
                 mute.set()
@@ -61,7 +61,7 @@ class Proxy:
     ) -> None:
         while data := await _read(reader):
             if mute.is_set():
-                self.lost += 1
+                self.has_lost.set()
                 return
             writer.write(data)
             await writer.drain()

@@ -121,13 +121,11 @@ async def test_a_database_that_was_away_is_found_again_by_the_next_request(proxy
 
 async def test_a_connection_that_the_server_closed_is_not_handed_out(database: Database) -> None:
     await database.probe()
-    async with await psycopg.AsyncConnection.connect(database.url) as connection:
-        await connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    async with await psycopg.AsyncConnection.connect(database.url, autocommit=True) as connection:
+        await connection.execute(f"SELECT pg_terminate_backend(pid, 10000) {others}")
 
-    await database.probe()
+        await database.probe()
 
 
 async def test_a_broken_connection_is_unavailable_and_keeps_its_cause(proxy: Proxy) -> None:

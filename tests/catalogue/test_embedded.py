@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import LiteralString
 
 import psycopg
@@ -117,6 +118,7 @@ def running(words: list[str]) -> Iterator[subprocess.Popen[bytes]]:
 def command_of(server: EmbeddedPostgres) -> list[str]:
     """The words that start this server, without the kernel's promise to end it together with Tintype."""
     words = Path(f"/proc/{server.pid}/cmdline").read_text().split("\0")[:-1]
+    words.append("--unix_socket_directories=.")  # a directory outside of the data is gone by then
     owner = server.folder.stat()
     if os.geteuid() != 0:
         return words
@@ -186,9 +188,18 @@ async def test_a_data_directory_with_a_long_path_works(tmp_path: Path) -> None:
     async with EmbeddedPostgres.run(tmp_path / ("long" * 40) / "data") as server:
         await write(server, "kept")
         assert await read(server) == ["kept"]
-        beside = server.socket_dir
+        assert stat.S_IMODE(server.socket_dir.stat().st_mode) == 0o700
+        elsewhere = server.socket_dir
+    assert not elsewhere.exists()
 
-    assert not beside.exists()
+
+async def test_a_socket_is_not_put_where_others_can_enter() -> None:
+    with TemporaryDirectory() as data_dir:
+        (Path(data_dir) / "postgres" / "socket").mkdir(parents=True, mode=0o755)
+
+        with pytest.raises(DatabaseUnavailable, match="open to others"):
+            async with EmbeddedPostgres.run(Path(data_dir)):
+                pass
 
 
 async def test_a_stop_leaves_no_process(data_dir: Path) -> None:
@@ -240,7 +251,8 @@ async def test_a_server_that_was_left_running_is_ended_before_the_next_one_start
     async with EmbeddedPostgres.run(data_dir) as server:
         words = command_of(server)
     with running(words) as left:
-        await until((data_dir / "postgres" / "socket" / ".s.PGSQL.5432").exists)
+        pid_file = data_dir / "postgres" / "data" / "postmaster.pid"
+        await until(lambda: pid_file.exists() and "ready" in pid_file.read_text())
 
         async with EmbeddedPostgres.run(data_dir) as server:
             assert left.poll() is not None

@@ -3,7 +3,6 @@
 import socket
 from collections.abc import Iterator
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 import httpx
 import pytest
@@ -12,6 +11,7 @@ from pictures import picture
 from service import Service
 
 PICTURE = picture(seed=503)
+NOBODY = "01932c07-209c-7f3a-8f51-6b1d0a4be3c2"
 FORM = "multipart/form-data; boundary=frontier"
 
 
@@ -162,10 +162,10 @@ def test_no_file_name_is_ever_a_path_or_a_header(service: Service, client: httpx
         ("GET", "/nothing", 404, "not_found"),
         ("DELETE", "/v1/images", 405, "method_not_allowed"),
         ("GET", "/v1/images/not-a-uuid", 422, "request_invalid"),
-        ("DELETE", f"/v1/images/{uuid4()}", 404, "image_not_found"),
-        ("PATCH", f"/v1/images/{uuid4()}", 422, "request_invalid"),
-        ("POST", f"/v1/images/{uuid4()}/restore", 404, "image_not_found"),
-        ("POST", f"/v1/images/{uuid4()}/links", 422, "request_invalid"),
+        ("DELETE", f"/v1/images/{NOBODY}", 404, "image_not_found"),
+        ("PATCH", f"/v1/images/{NOBODY}", 422, "request_invalid"),
+        ("POST", f"/v1/images/{NOBODY}/restore", 404, "image_not_found"),
+        ("POST", f"/v1/images/{NOBODY}/links", 422, "request_invalid"),
     ],
 )
 def test_every_other_mistake_is_a_problem_too(

@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Locator, Page, Request, sync_playwright
 from pictures import picture
 from service import Service
 
+pytestmark = pytest.mark.xdist_group("chromium")  # it is started once
 CHROMIUM = shutil.which("chromium")
 
 

@@ -16,7 +16,7 @@ from tintype_bench import corpus, machine, report
 from tintype_bench.contestants import Contestant, Inspect, contestants
 from tintype_bench.results import Decoding, Result, Row
 from tintype_bench.rounds import Cell, Plan, measure
-from tintype_bench.surroundings import surround
+from tintype_bench.surroundings import Surroundings
 from tintype_bench.targets import CONCURRENCY
 
 DECODER_SECONDS = 3.0
@@ -24,6 +24,7 @@ DECODER_SECONDS = 3.0
 WIDTH = 150
 """Of the tables, in characters, where no terminal tells its own."""
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(stderr=True)
 
 
@@ -46,6 +47,7 @@ class Choice:
                     yield Cell(photo.name, path, concurrency), there
 
 
+@app.command()
 def main(
     *,
     quick: Annotated[bool, typer.Option(help="Under a minute: tells that it works, not how fast.")] = False,
@@ -89,7 +91,7 @@ def _measure(choice: Choice, options: dict[str, str]) -> Result:
     with tempfile.TemporaryDirectory(prefix="tintype-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # PostgreSQL does not run as root, and must get to its data
-        with surround(folder) as around:
+        with Surroundings(folder) as around:
             for cell, there in choice.cells(folder):
                 console.print(f"{cell.size} x {cell.concurrency}: {', '.join(one.name for one in there)}")
                 measured = measure(around, choice.plan, cell, there)
@@ -130,4 +132,4 @@ def _failed(rows: Sequence[Row], everyone: Iterable[Contestant]) -> bool:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

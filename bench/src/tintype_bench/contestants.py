@@ -1,7 +1,5 @@
 """Who is measured: Tintype in its shapes, and the two yardsticks; each a command and its environment."""
 
-import os
-import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from tintype_bench.load import Door
-from tintype_bench.processes import Server, free_port, listens
+from tintype_bench.processes import Server, free_port, listens, run
 from tintype_bench.surroundings import TOPIC_ARN, Surroundings
 
 Inspect = Literal["header", "full"]
@@ -33,6 +31,7 @@ class Contestant:
     name: str
     door: Door
     start: Callable[[Surroundings, Path], Server]
+    path: str = "/v1/images"
     publishes: bool = True
     """To the topic, so that a run is over when the topic has it all."""
     concurrencies: tuple[int, ...] | None = None
@@ -50,19 +49,26 @@ def _floor(around: Surroundings, folder: Path) -> Server:
     return _module("floor", [], environment, folder)
 
 
-def _plain(around: Surroundings, folder: Path) -> Server:
-    environment = AWS | {
-        "DATABASE_URL": around.database("plain").replace("postgresql:", "postgresql+psycopg:", 1),
-        "S3_ENDPOINT": around.s3.address,
-        "SNS_ENDPOINT": around.sns.address,
-        "TOPIC_ARN": TOPIC_ARN,
-    }
-    port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "tintype_bench.plain:app"]
-    command += ["--port", str(port), "--no-access-log"]
-    server = Server("plain", command, environment, port, folder / "plain.log")
-    server.wait_until(lambda: listens(port))
-    return server
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """The plain application, under uvicorn as `pip install uvicorn[standard]` gives it."""
+
+    name: str
+
+    def __call__(self, around: Surroundings, folder: Path) -> Server:
+        """Start it."""
+        environment = AWS | {
+            "DATABASE_URL": around.database(self.name).replace("postgresql:", "postgresql+psycopg:", 1),
+            "S3_ENDPOINT": around.s3.address,
+            "SNS_ENDPOINT": around.sns.address,
+            "TOPIC_ARN": TOPIC_ARN,
+        }
+        port = free_port()
+        command = [sys.executable, "-m", "uvicorn", "tintype_bench.plain:app"]
+        command += ["--port", str(port), "--no-access-log"]
+        server = Server(self.name, command, environment, port, folder / f"{self.name}.log")
+        server.wait_until(lambda: listens(port))
+        return server
 
 
 def _module(name: str, arguments: list[str], environment: Mapping[str, str], folder: Path) -> Server:
@@ -96,7 +102,7 @@ class Tintype:
 
     def _on_aws_parts(self, around: Surroundings) -> dict[str, str]:
         database = {"TINTYPE_DATABASE__URL": around.database(self.name)}
-        subprocess.run([TINTYPE, "migrate"], env={**os.environ, **database}, check=True)  # noqa: S603
+        run([str(TINTYPE), "migrate"], database)
         return (
             AWS
             | database
@@ -123,7 +129,10 @@ def contestants(inspect: Inspect) -> dict[str, Contestant]:
     """Return all of them by name, in the order of the tables."""
     everyone = (
         Contestant("floor", "raw", _floor, publishes=False),
-        Contestant("plain", "form", _plain, must_succeed=False),
+        Contestant("plain", "form", Plain("plain"), must_succeed=False),
+        Contestant(
+            "plain-threads", "form", Plain("plain-threads"), path="/v1/threads/images", must_succeed=False
+        ),
         Contestant("tintype", "raw", Tintype("tintype", inspect)),
         Contestant("tintype-form", "form", Tintype("tintype-form", inspect)),
         Contestant("tintype-full", "raw", Tintype("tintype-full", "full"), concurrencies=(8, 64)),

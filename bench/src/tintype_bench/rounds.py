@@ -106,7 +106,7 @@ class Trial:
 
     def _send(self, seconds: float) -> Outcome:
         order = Order(
-            url=f"{self.server.address}/v1/images",
+            url=f"{self.server.address}{self.contestant.path}",
             door=self.contestant.door,
             photo=self.cell.photo,
             concurrency=self.cell.concurrency,
@@ -127,10 +127,10 @@ class Trial:
         return time.monotonic() - began
 
     def _counters(self) -> Cpu:
-        usage, postgres = self.server.usage(), self.around.postgres.usage().postgres
+        usage = self.server.usage()
         return Cpu(
             api=usage.api,
             workers=usage.workers,
-            postgres=usage.postgres + postgres,
+            postgres=usage.postgres + self.around.database_cpu(self.contestant.name),
             s3=self.around.s3.usage().server,
         )

@@ -104,7 +104,7 @@ class Database:
         """Take a connection whose server has not hung up. The pool replaces the others meanwhile."""
         while True:
             connection = await self._pool.getconn()
-            if not _hung_up(connection):
+            if not hung_up(connection):
                 return connection
             await connection.close()
             await self._pool.putconn(connection)
@@ -174,6 +174,16 @@ async def only(cursor: psycopg.AsyncCursor[tuple[Any, ...]]) -> tuple[Any, ...]:
     if row is None:
         raise errors.NoDataFound("a statement that always has a row had none")
     return row
+
+
+def hung_up(connection: Tx) -> bool:
+    """Tell whether the server closed an idle connection, without a round trip for those that stand.
+
+    Nobody talks on an idle connection, unless to say why it ends.
+    """
+    poll = select.poll()  # `select` itself cannot name the descriptors above 1023
+    poll.register(connection.pgconn.socket, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 @contextmanager
@@ -250,13 +260,3 @@ async def _configure(connection: Tx, settings: DatabaseSettings) -> None:
         "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)",
         [list(wanted), list(wanted.values())],
     )
-
-
-def _hung_up(connection: Tx) -> bool:
-    """Tell whether the server closed an idle connection, without a round trip for those that stand.
-
-    Nobody talks on an idle connection, unless to say why it ends.
-    """
-    poll = select.poll()  # `select` itself cannot name the descriptors above 1023
-    poll.register(connection.pgconn.socket, select.POLLIN)
-    return bool(poll.poll(0))

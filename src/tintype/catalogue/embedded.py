@@ -8,11 +8,13 @@ machine, and leaves the server running when its Python process is killed.
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import importlib.util
 import os
 import pwd
 import shutil
 import signal
+import stat
 import tempfile
 import time
 from asyncio.subprocess import Process
@@ -52,6 +54,7 @@ _SETTINGS = {
     "min_wal_size": "64MB",
     "max_parallel_workers_per_gather": "0",
     "autovacuum_max_workers": "2",
+    "dynamic_shared_memory_type": "mmap",  # a killed server leaves nothing outside of its directory
     "io_method": "sync",  # no pool of I/O processes for one user's reads
     "jit": "off",
     # Nobody replicates from it.
@@ -122,8 +125,7 @@ class EmbeddedPostgres:
     async def _open(cls, data_dir: Path, stack: AsyncExitStack) -> Self:
         home = stack.enter_context(_sole_instance(data_dir)) / "postgres"
         account = _account_for(home / "data")
-        socket_dir = stack.enter_context(_socket_dir(home, account))
-        server = cls(home / "data", home / "server.log", _binaries(), account, socket_dir)
+        server = cls(home / "data", home / "server.log", _binaries(), account, _socket_dir(home, account))
         await server._make()
         await server._end_left_over()
         stack.push_async_callback(server._stop)
@@ -279,16 +281,17 @@ class EmbeddedPostgres:
                 await asyncio.sleep(RESTART_PAUSE_SECONDS)
 
     async def _stop(self) -> None:
-        """Stop with every commit on disk and no process left."""
-        if self._process is None:
-            return
+        """Stop with every commit on disk, no process left, and no directory outside of the data's."""
         for request, seconds in ((signal.SIGINT, STOP_SECONDS), (signal.SIGQUIT, 1), (signal.SIGKILL, 1)):
-            if self._process.returncode is not None:
-                return
+            if self._process is None or self._process.returncode is not None:
+                break
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(request)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), seconds)
+        if self.socket_dir.parent != self.folder.parent:
+            with contextlib.suppress(OSError):
+                self.socket_dir.rmdir()
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,22 +392,24 @@ def _sole_instance(data_dir: Path) -> Generator[Path]:
         os.close(descriptor)
 
 
-@contextmanager
-def _socket_dir(home: Path, account: _Account | None) -> Generator[Path]:
-    """Give the directory of the socket: beside the data, unless the path is too long for a socket."""
+def _socket_dir(home: Path, account: _Account | None) -> Path:
+    """Make the directory of the socket: beside the data, unless the path is too long for a socket."""
     folder = home / "socket"
-    short = len(os.fsencode(folder / ".s.PGSQL.5432")) <= LONGEST_SOCKET_PATH
-    if short:
-        folder.mkdir(mode=0o700, exist_ok=True)
-    else:
-        folder = Path(tempfile.mkdtemp(prefix="tintype-"))
-    try:
-        if account:
-            os.chown(folder, account.uid, account.gid)
-        yield folder
-    finally:
-        if not short:
-            shutil.rmtree(folder, ignore_errors=True)
+    if len(os.fsencode(folder / ".s.PGSQL.5432")) > LONGEST_SOCKET_PATH:
+        # The same one at each start, so that a killed server leaves no heap of them behind.
+        digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
+        folder = Path(tempfile.gettempdir()) / f"tintype-{digest}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    owners = {os.geteuid(), account.uid} if account else {os.geteuid()}
+    if found.st_uid not in owners or found.st_mode & 0o077 or not stat.S_ISDIR(found.st_mode):
+        raise DatabaseUnavailable(
+            f"{folder}, where PostgreSQL's socket goes, belongs to somebody else or is open to others. "
+            f"Remove it, or choose a --data-dir with a shorter path."
+        )
+    if account:
+        os.chown(folder, account.uid, account.gid)
+    return folder
 
 
 def _works_in(pid: int, folder: Path) -> bool:

@@ -17,7 +17,7 @@ from uuid import UUID
 import psycopg
 from psycopg import errors
 
-from tintype.catalogue.database import CONTENTION, Database, Tx, translated
+from tintype.catalogue.database import CONTENTION, Database, Tx, hung_up, translated
 from tintype.catalogue.rows import image_of_arrival, json_text, searchable, taken_columns
 from tintype.model.errors import DatabaseUnavailable, Internal, ShuttingDown
 from tintype.model.event import Kind, event_id
@@ -223,6 +223,8 @@ class Writer:
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def _execute(self, rows: str) -> dict[UUID, Verdict]:
+        if self._connection is not None and hung_up(self._connection):
+            await self._disconnect()  # while nothing has been sent, nothing is in doubt
         if self._connection is None:
             self._connection = await self.database.connect()
             await self._connection.execute(_PLANNING)

@@ -39,8 +39,9 @@ log = get_logger()
 class Cage:
     """A pool of workers. Open it with `async with Cage.open(settings) as cage`."""
 
-    def __init__(self, settings: ImagingSettings) -> None:
+    def __init__(self, settings: ImagingSettings, wait_seconds: float) -> None:
         self._settings = settings
+        self._wait_seconds = wait_seconds
         self._size = settings.workers or os.cpu_count() or 1
         self._heic = heic_installed() and not settings.disabled(Format.HEIC)
         self._turns = asyncio.Semaphore(self._size)
@@ -53,12 +54,16 @@ class Cage:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: ImagingSettings) -> AsyncGenerator["Cage"]:
+    async def open(
+        cls, settings: ImagingSettings, *, wait_seconds: float = WAIT_SECONDS
+    ) -> AsyncGenerator["Cage"]:
         """Start the workers and wait until they are warm; end them all on the way out.
+
+        No job waits longer than `wait_seconds` for a worker.
 
         Raises `StartFailed` if a worker does not start.
         """
-        cage = cls(settings)
+        cage = cls(settings, wait_seconds)
         try:
             await cage._fill()
             yield cage
@@ -134,7 +139,7 @@ class Cage:
     async def _turn(self) -> None:
         """Wait until fewer jobs run than may run at once."""
         if self._turns.locked():
-            await _in_time(self._turns.acquire())
+            await self._in_time(self._turns.acquire())
         else:
             await self._turns.acquire()
 
@@ -142,11 +147,21 @@ class Cage:
         """Return a worker that is ready; there is one for each turn, unless none can be started."""
         while True:
             if self._idle.empty():
-                worker = await _in_time(self._idle.get())
+                worker = await self._in_time(self._idle.get())
             else:
                 worker = self._idle.get_nowait()
             if not worker.lost:
                 return worker
+
+    async def _in_time(self, waiting: Coroutine[Any, Any, T]) -> T:
+        """Wait, but not for ever; raise `Overloaded`."""
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                return await waiting
+        except TimeoutError as error:
+            raise Overloaded(
+                "All decoders are busy. Send the image again shortly.", retry_after=RETRY_AFTER_SECONDS
+            ) from error
 
     async def _fill(self) -> None:
         """Start all workers at once; go on when as many are ready as work at once."""
@@ -192,17 +207,6 @@ class Cage:
         for seat in self._seats:
             seat.cancel()
         await asyncio.gather(*self._seats, return_exceptions=True)
-
-
-async def _in_time(waiting: Coroutine[Any, Any, T]) -> T:
-    """Wait, but not for ever; raise `Overloaded`."""
-    try:
-        async with asyncio.timeout(WAIT_SECONDS):
-            return await waiting
-    except TimeoutError as error:
-        raise Overloaded(
-            "All decoders are busy. Send the image again shortly.", retry_after=RETRY_AFTER_SECONDS
-        ) from error
 
 
 def _descriptor(body: Body) -> int:

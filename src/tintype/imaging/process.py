@@ -125,9 +125,10 @@ class WorkerProcess:
         """Wait until the process has ended, by itself or otherwise."""
         await self._process.wait()
         self.lost = True
-        self._loop.remove_reader(self._channel)
-        self._channel.close()
         self._fail()
+        if self._channel.fileno() >= 0:
+            self._loop.remove_reader(self._channel)
+            self._channel.close()
         if self._statm is not None:
             os.close(self._statm)
             self._statm = None

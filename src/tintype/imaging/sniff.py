@@ -98,7 +98,7 @@ _KNOWN = (
 )
 _KNOWN_PATTERNS = tuple((re.compile(pattern, re.DOTALL), name) for pattern, name in _KNOWN)
 _TEXTS = (
-    (re.compile(rb"<svg[\s>]|<!DOCTYPE\s+svg|<\w+:svg[\s>]", re.IGNORECASE), "SVG"),
+    (re.compile(rb"<svg[\s/>]|<!DOCTYPE\s+svg|<\w+:svg[\s/>]", re.IGNORECASE), "SVG"),
     (re.compile(rb"<(!DOCTYPE\s+html|html|head|body|script)\b", re.IGNORECASE), "HTML"),
     (re.compile(rb"<\?php", re.IGNORECASE), "PHP"),
     (re.compile(rb"^(<\?xml|<[a-z!])", re.IGNORECASE), "XML"),

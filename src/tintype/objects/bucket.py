@@ -107,7 +107,7 @@ class Bucket:
         try:
             result = await self._answer(obstore.get_async(self._reading, key, options={"head": True}))
         except FileNotFoundError:
-            await self.probe()  # In a bucket that does not exist, each HEAD is a 404 without a reason.
+            await self.probe()  # where there is no bucket, every HEAD is a 404
             return None
         metadata = {name: value for name, value in result.attributes.items() if name not in _NOT_METADATA}
         return replace(_info(result.meta), metadata=metadata)
@@ -146,10 +146,9 @@ class Bucket:
     async def probe(self) -> None:
         """Raise `StorageUnavailable` unless the bucket answers, with an identity or without one."""
         try:
-            await self._answer(obstore.get_async(self._reading, IDENTITY))
-        except FileNotFoundError as error:
-            if _names_missing_bucket(error):
-                raise self._unavailable(error) from error
+            await self._answer(obstore.head_async(self._reading, IDENTITY))
+        except FileNotFoundError:
+            await self._check_bucket()
 
     async def aclose(self) -> None:
         """Give cancelled multipart uploads the time of one request to be aborted."""
@@ -160,6 +159,14 @@ class Bucket:
         # obstore's threads let go of an answer after it was received. One that comes late to an
         # interpreter that is ending aborts the process (PyO3/pyo3-async-runtimes, issue 40).
         await asyncio.sleep(_LAST_BREATH)
+
+    async def _check_bucket(self) -> None:
+        """Raise after a 404 that was the bucket's fault: a HEAD is given no reason, a GET is."""
+        try:
+            await self._answer(obstore.get_async(self._reading, IDENTITY))
+        except FileNotFoundError as error:
+            if _names_missing_bucket(error):
+                raise self._unavailable(error) from error
 
     async def _send(self, key: str, body: Body, attributes: "Attributes") -> str | None:
         """Send the bytes, and return the ETag that S3 answers with."""
@@ -261,7 +268,7 @@ class Bucket:
             return StorageUnavailable(
                 f"{self.location} does not exist. Make the bucket, or correct its name.", retry_after=30
             )
-        return StorageUnavailable(f"{self.location} does not answer as it should.", retry_after=2)
+        return StorageUnavailable(f"{self.location} does not answer as it should. Try again.", retry_after=2)
 
 
 @dataclass(slots=True)

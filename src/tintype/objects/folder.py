@@ -24,14 +24,12 @@ from tintype.model.body import Body
 from tintype.model.checkpoint import checkpoint
 from tintype.model.errors import ObjectMissing, StorageUnavailable
 from tintype.objects.info import ObjectInfo, Stored
-from tintype.objects.keys import IDENTITY
+from tintype.objects.keys import IDENTITY, SIDECARS
 
 THREADS = 16
 """Syncs wait for the disk, and those that wait together share one commit of the file system's journal."""
 BLOCK = 256 * 1024
 PAGE = 1000
-SIDECARS = "metadata"
-"""The tree beside the objects where each has a JSON file with its metadata. No key begins with it."""
 
 _SECOND = 1_000_000_000
 _HAS_UNNAMED_FILES = hasattr(os, "O_TMPFILE") and Path("/proc/self/fd").is_dir()
@@ -165,7 +163,7 @@ class Folder:
             return
         for entry in entries:
             key = prefix + entry.name
-            if entry.name.startswith(".") or key == SIDECARS:
+            if entry.name.startswith(".") or f"{key}/" == SIDECARS:
                 continue
             if entry.is_dir():
                 if f"{key}/" > after or after.startswith(f"{key}/"):

@@ -26,6 +26,7 @@ class ObjectInfo:
     size: int
     etag: str
     modified: datetime
+    """By the store's clock. Only a listing may know fractions of a second."""
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property

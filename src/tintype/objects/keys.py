@@ -5,6 +5,8 @@ from uuid import UUID
 
 ORIGINALS = "originals/"
 IDENTITY = "tintype.json"
+SIDECARS = "metadata/"
+"""Where a folder keeps what a bucket keeps as metadata: no key begins so."""
 
 _ORIGINAL = re.compile(r"originals/([0-9a-f]{2})/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
@@ -30,6 +32,6 @@ def parse_original_key(key: str) -> UUID | None:
 
 def check_key(key: str) -> str:
     """Return the key, or raise `ValueError` for one that could leave the store's folder or its order."""
-    if _KEY.fullmatch(key) is None:
+    if _KEY.fullmatch(key) is None or key.startswith(SIDECARS):
         raise ValueError(f"not a key: {key!r}")
     return key

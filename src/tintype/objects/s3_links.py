@@ -27,7 +27,8 @@ class S3Links:
         self._prefix = f"{url.path.strip('/')}/".lstrip("/")
         # botocore's own choice for links is the global host, which redirects young buckets to their region.
         by_host = settings.endpoint is None and "." not in url.netloc
-        self._client = boto3.client(
+        # A session of its own: boto3's shared one keeps the first credentials that it found.
+        self._client = boto3.Session().client(
             "s3",
             region_name=settings.region,
             endpoint_url=settings.endpoint,

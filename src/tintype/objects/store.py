@@ -12,7 +12,7 @@ import orjson
 from tintype.model.body import Body
 from tintype.model.errors import ObjectMissing, StorageUnavailable, WrongPair
 from tintype.objects.bucket import Bucket
-from tintype.objects.folder import SIDECARS, Folder
+from tintype.objects.folder import Folder
 from tintype.objects.info import SHA256, ObjectInfo, Stored
 from tintype.objects.keys import IDENTITY, check_key
 from tintype.settings import ObjectsSettings
@@ -51,8 +51,6 @@ class Objects:
         then it is not known whether the object is there. `metadata` is ASCII (see `describe`), with
         names in lower case; the SHA-256 is added to it. Also raises `Overloaded`.
         """
-        if key.startswith(f"{SIDECARS}/"):
-            raise ValueError(f"not a key: {key!r}")
         described = {**metadata, SHA256: body.sha256.hex()}
         return await self._place.put(check_key(key), body, content_type, described)
 
@@ -63,7 +61,8 @@ class Objects:
     def read(self, key: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
         """Yield the bytes from `start` up to `end` (exclusive; None: all), or fail: never fewer.
 
-        Raises `ObjectMissing` before the first of them. An `end` beyond the object means its end.
+        Raises `ObjectMissing` before the first of them. `start` lies within the object; an `end`
+        beyond it means its end.
         """
         return self._place.read(check_key(key), start, end)
 

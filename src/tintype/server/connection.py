@@ -7,6 +7,7 @@ request to end. Behind a balancer that is the balancer's work; on a laptop it is
 import asyncio
 from typing import Any
 
+import httptools
 import orjson
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -19,6 +20,8 @@ from tintype.telemetry import get_logger
 
 MAX_HEAD_BYTES = 32 * 1024
 """Of the request target and all header fields, trailers included."""
+
+_TOO_LONG = "A chunk extension or a trailer has no end. The connection is closed."
 
 
 class Connection(HttpToolsProtocol):
@@ -42,6 +45,9 @@ class Connection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._begun = False
         self._over = False
+        self._in_head = True
+        self._resuming = False
+        self._skipped: bytes | None = None
         self._head_bytes = 0
         self._silent_bytes = 0
         self._refusal: TintypeError | None = None
@@ -58,33 +64,49 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came. Bytes that the parser keeps to itself, a field without an end, are counted too."""
+        """Parse what came. Bytes that the parser keeps to itself or passes over are counted too."""
         if self._over:
             return
+        self._unset_keepalive_if_required()
         self._silent_bytes += len(data)
-        super().data_received(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
         if self._silent_bytes > MAX_HEAD_BYTES and not self._over:
-            self._refusal = _too_large()
+            self._refusal = _too_large() if self._in_head else HttpInvalid(_TOO_LONG)
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
         """Begin a request."""
+        if self._resuming:
+            return
+        self._in_head = True
         self._head_bytes = 0
         self._wait(self.head_seconds)
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
         """Take a piece of the request target."""
+        if self._resuming:
+            return
         self._count(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header field, or a trailer."""
+        if self._resuming:
+            return
         self._count(len(name) + len(value))
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Hand the request to the application."""
+        if self._resuming:
+            return
+        if self.parser.should_upgrade():
+            self._skipped = _framing(self.headers)
+        self._in_head = False
         self._wait(None)
         super().on_headers_complete()
         self._begun = True
@@ -96,6 +118,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Take note that the request has arrived whole."""
+        if self._skipped is not None:
+            return
         self._silent_bytes = 0
         self._wait(None)
         super().on_message_complete()
@@ -127,6 +151,28 @@ class Connection(HttpToolsProtocol):
         self.transport.write_eof()
         self._wait(self.linger_seconds)
 
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._stay(data[offer.args[0] :])
+
+    def _stay(self, rest: bytes) -> None:
+        """Go on in HTTP/1.1 when a client offers another protocol, as RFC 9110, section 7.8 allows.
+
+        The parser takes the offer for a deal: it skips the body, and parses no more. Java's client and
+        `curl --http2` make the offer with every upload that is not over TLS. So another parser, put
+        where the first one stopped, reads the body and what follows.
+        """
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        if self._skipped is not None:
+            framing, self._skipped = self._skipped, None
+            self._resuming = True
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
+            self._resuming = False
+        self._feed(rest)
+
     def _count(self, length: int) -> None:
         self._silent_bytes = 0
         self._head_bytes += length
@@ -143,6 +189,14 @@ class Connection(HttpToolsProtocol):
     def _give_up(self) -> None:
         if not self.transport.is_closing():
             self.transport.close()
+
+
+def _framing(headers: list[tuple[bytes, bytes]]) -> bytes | None:
+    """Return the field that says where a request's body ends; None for a request without a body."""
+    for name, value in headers:
+        if name == b"transfer-encoding" or (name == b"content-length" and int(value) > 0):
+            return name + b": " + value
+    return None
 
 
 def _too_large() -> HeadTooLarge:

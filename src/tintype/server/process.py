@@ -30,6 +30,7 @@ async def serve_forever(settings: Settings) -> None:
         async with open_parts(settings) as parts:
             context = Context.of(parts)
             server = _Server(_config(settings, context), context.instance)
+            listener.listen(server.config.backlog)  # whoever reads the greeting may connect at once
             _greet(settings, listener.getsockname()[1], parts.objects.location)
             await server.serve(sockets=[listener])
 

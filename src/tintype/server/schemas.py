@@ -118,6 +118,17 @@ class UploadResult(BaseModel):
 class UploadResults(BaseModel):
     """What became of each file, in the order in which they were sent."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "results": [
+                    {"filename": "rome.jpg", "status": 201, "image": EXAMPLE},
+                    {"filename": "notes.txt", "status": 415, "problem": {"code": "unsupported_type"}},
+                ]
+            }
+        }
+    )
+
     results: list[UploadResult]
 
 

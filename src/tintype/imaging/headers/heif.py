@@ -95,7 +95,7 @@ def _read(image_format: Format, body: Body, limits: ImagingSettings) -> Header:
     pixels = _pixels(meta, shown, bits, limits)
     check_frames(len(shown), limits)
     if _cut_off(meta, body.length):
-        raise damaged(f"The {image_format.name} ends early: its picture lies beyond the end.")
+        raise damaged(f"The {image_format.name} ends early: a part of it lies beyond the end.")
     width, height = _upright(meta, primary)
     return Header(
         format=image_format,
@@ -103,7 +103,7 @@ def _read(image_format: Format, body: Body, limits: ImagingSettings) -> Header:
         height=height,
         pixels=pixels,
         frames=len(shown),
-        has_alpha=_alpha(meta) is not None,
+        has_alpha=_has_alpha(meta),
         bits=bits,
         exif=_exif(body, meta),
     )
@@ -338,24 +338,17 @@ def _cropped(clap: bytes, width: int, height: int) -> tuple[int, int]:
     return cropped if 0 < cropped[0] <= width and 0 < cropped[1] <= height else (width, height)
 
 
-def _alpha(meta: _Meta) -> int | None:
-    """Return the item that holds the main picture's alpha, or one of its tiles'."""
+def _has_alpha(meta: _Meta) -> bool:
+    """Tell whether some item holds the alpha of the main picture, or of its first tile."""
     pictures = [meta.primary, *meta.referred(b"dimg", meta.primary)[:1]]
-    for number in (each for picture in pictures for each in meta.referring(b"auxl", picture)):
-        item = meta.items.get(number)
-        kind = meta.of(item, b"auxC") if item else None
-        if kind and kind[4:].startswith(_ALPHA):
-            return number
-    return None
+    parts = {each for picture in pictures for each in meta.referring(b"auxl", picture)}
+    kinds = (meta.of(meta.items[number], b"auxC") or b"" for number in parts if number in meta.items)
+    return any(kind[4:].startswith(_ALPHA) for kind in kinds)
 
 
 def _cut_off(meta: _Meta, length: int) -> bool:
-    """Tell whether bytes of the main picture, its tiles or its alpha lie beyond the end of the file."""
-    needed = {meta.primary, *meta.referred(b"dimg", meta.primary)}
-    alpha = _alpha(meta)
-    if alpha is not None:
-        needed.add(alpha)
-    extents = (each for number in needed if number in meta.items for each in meta.items[number].extents)
+    """Tell whether bytes of any item lie beyond the end of the file."""
+    extents = (extent for item in meta.items.values() for extent in item.extents)
     return any(extent.offset + extent.length > length for extent in extents)
 
 

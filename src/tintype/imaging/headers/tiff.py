@@ -7,9 +7,12 @@ from tintype.model.errors import UnsupportedType
 from tintype.model.image import Format
 from tintype.settings import ImagingSettings
 
-_WIDTH, _HEIGHT, _BITS, _EXTRA_SAMPLES, _DNG_VERSION = 256, 257, 258, 338, 50706
-_OFFSETS = (273, 324)
-"""Where strips and tiles lie."""
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES = 256, 257, 258, 259, 277
+_EXTRA_SAMPLES, _DNG_VERSION = 338, 50706
+_PARTS = ((273, 279), (324, 325))
+"""Where strips and tiles lie, and how long they are."""
+_UNCOMPRESSED = 1
+_MOST_PARTS = 65_536
 
 
 def read_tiff(body: Body, limits: ImagingSettings) -> Header:
@@ -65,10 +68,20 @@ def _page_pixels(ifds: Ifds, page: Directory, limits: ImagingSettings) -> int:
 
 
 def _cut_off(ifds: Ifds, page: Directory, length: int) -> bool:
-    """Tell whether a strip or tile begins beyond the end of the file."""
-    for tag in _OFFSETS:
-        if entry := page.get(tag):
-            offsets = ifds.numbers(entry, 65_536)
-            if offsets and max(offsets) >= length:
-                return True
+    """Tell whether a strip or tile ends beyond the end of the file."""
+    for offsets_tag, lengths_tag in _PARTS:
+        offsets, lengths = (
+            [int(number) for number in ifds.numbers(entry, _MOST_PARTS)] if (entry := page.get(tag)) else []
+            for tag in (offsets_tag, lengths_tag)
+        )
+        if len(offsets) == 1 and ifds.integer(page, _COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED:
+            # Many writers give a wrong length for the one strip; decoders go by the size of the picture.
+            lengths = [_raw_bytes(ifds, page)]
+        if any(offset + size > length for offset, size in zip(offsets, lengths, strict=False)):
+            return True
     return False
+
+
+def _raw_bytes(ifds: Ifds, page: Directory) -> int:
+    bits = ifds.integer(page, _BITS, 1) * ifds.integer(page, _SAMPLES, 1)
+    return ifds.integer(page, _HEIGHT, 0) * ((ifds.integer(page, _WIDTH, 0) * bits + 7) // 8)

@@ -106,7 +106,7 @@ def _encode(channel: Channel, across: int, down: int) -> _Encoded:
     scale = max(map(abs, varying))
     if scale < _NOTHING:
         return _Encoded(mean, 0, [0] * len(varying))
-    return _Encoded(mean, scale, [_round(15 * (0.5 + 0.5 / scale * each)) for each in varying])
+    return _Encoded(mean, scale, [_round(7.5 + 7.5 / scale * each + _NOTHING) for each in varying])
 
 
 @lru_cache(maxsize=1024)

@@ -1,0 +1,35 @@
+"""The decoding processes that a test has started, and which of them is at work."""
+
+import asyncio
+
+import psutil
+
+
+def workers() -> list[psutil.Process]:
+    """Return the decoding processes of this test process."""
+    mine = psutil.Process().children()
+    return [each for each in mine if _is_worker(each)]
+
+
+async def busy_worker() -> psutil.Process:
+    """Return the decoding process that works hardest now."""
+    before = {each: _used(each) for each in workers()}
+    await asyncio.sleep(0.3)
+    return max(before, key=lambda each: _used(each) - before[each])
+
+
+def ended(process: psutil.Process) -> bool:
+    """Tell whether a process has ended with all its threads: only then its descriptors are closed."""
+    return not psutil.pid_exists(process.pid)
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return "tintype.imaging.worker" in process.cmdline()
+    except psutil.Error:  # it has just ended
+        return False
+
+
+def _used(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
