@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "aws",
+    "issuer",
     "postgres",
     "s3_servers",
     "scripted_s3",

@@ -17,6 +17,7 @@ from tintype.catalogue.embedded import EmbeddedPostgres
 from tintype.catalogue.migrations import migrate
 from tintype.consistency import pair
 from tintype.identity.doorkeeper import Doorkeeper
+from tintype.identity.issuers import Issuers
 from tintype.identity.keys import Keyring
 from tintype.identity.tokens import Tokens
 from tintype.imaging.cage import Cage
@@ -101,7 +102,7 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
             relay=relay,
             keyring=keyring,
             tokens=tokens,
-            doorkeeper=None if settings.identity.mode == "local" else Doorkeeper(keyring, tokens),
+            doorkeeper=_doorkeeper(settings, keyring, tokens),
         )
 
 
@@ -123,6 +124,12 @@ async def _database_url(settings: Settings, data_dir: Path, stack: AsyncExitStac
     postgres = await stack.enter_async_context(EmbeddedPostgres.run(data_dir))
     await migrate(postgres.url)
     return postgres.url
+
+
+def _doorkeeper(settings: Settings, keyring: Keyring, tokens: Tokens) -> Doorkeeper | None:
+    if settings.identity.mode == "local":
+        return None
+    return Doorkeeper(keyring, tokens, Issuers.of(settings.identity.issuers))
 
 
 async def _inspector(settings: Settings, stack: AsyncExitStack) -> Inspector:

@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tintype.identity.issuers import Issuers
 from tintype.identity.keys import Keyring
 from tintype.identity.tokens import Tokens
 from tintype.model import api_key, upload_token
 from tintype.model.errors import CredentialsMissing, Unauthenticated
 from tintype.model.identity import Principal
 from tintype.telemetry import get_logger
+
+JWT = "eyJ"
+"""How every JWT begins: `{"` in Base64."""
 
 _LOG = get_logger()
 
@@ -19,11 +23,13 @@ class Doorkeeper:
 
     keyring: Keyring
     tokens: Tokens
+    issuers: Issuers
 
     async def identify(self, authorization: Sequence[bytes]) -> Principal:
         """Return who asks, from all `Authorization` fields of a request (RFC 6750, section 2.1).
 
-        Raises `CredentialsMissing`, `Unauthenticated`, `KeyExpired` and `DatabaseUnavailable`.
+        Raises `CredentialsMissing`, `Unauthenticated`, `KeyExpired`, `DatabaseUnavailable` and
+        `IssuerUnavailable`.
         """
         if not authorization:
             raise CredentialsMissing("This needs credentials: send `Authorization: Bearer` and your key.")
@@ -34,6 +40,8 @@ class Doorkeeper:
             return await self.keyring.principal(text)
         if text.startswith(upload_token.PREFIX):
             return self.tokens.principal(text)
+        if text.startswith(JWT):
+            return await self.issuers.principal(text)
         raise _refused()
 
 

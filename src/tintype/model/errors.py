@@ -253,6 +253,13 @@ class MethodNotAllowed(TintypeError):
 # What is wrong with us
 
 
+class IssuerUnavailable(TintypeError):
+    """The issuer of a token does not tell its keys, so the token cannot be verified."""
+
+    code = "issuer_unavailable"
+    title = "The issuer of the token cannot be reached"
+
+
 class Overloaded(TintypeError):
     """The budget of bytes in flight or of decoding is used up; try again shortly."""
 

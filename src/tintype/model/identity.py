@@ -42,9 +42,12 @@ class Principal:
 
     owner: str
     scopes: frozenset[Scope]
-    kind: Literal["local", "key", "upload_token"]
+    kind: Literal["local", "key", "jwt", "upload_token"]
     key_id: str | None = None
-    """What the log and `created_by` name, never the secret. Of an upload token: the key that made it."""
+    """What the log and `created_by` name, never the secret.
+
+    Of an upload token it is the key that made it, of a JWT its `sub`.
+    """
     expires_at: datetime | None = None
     grant: Grant | None = None
     """Of an upload token, which has no scopes."""

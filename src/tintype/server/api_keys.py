@@ -96,8 +96,10 @@ class MeOut(BaseModel):
 
     owner: str = Field(description="Whose images the caller sees.")
     scopes: list[ScopeName]
-    kind: Literal["local", "key"] = Field(description="`local`: this service asks nobody who they are.")
-    key_id: str | None
+    kind: Literal["local", "key", "jwt"] = Field(
+        description="`local`: this service asks nobody who they are."
+    )
+    key_id: str | None = Field(description="The API key's id, or a token's `sub`.")
     expires_at: datetime | None
 
 

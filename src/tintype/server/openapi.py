@@ -29,8 +29,8 @@ _SENTENCE = re.compile(r"(.+?)\.(?=\s|$)", re.DOTALL)
 _KEY_SCHEME = {
     "type": "http",
     "scheme": "bearer",
-    "description": "An API key (`tt_…`), or for uploads an upload token (`tut_…`). A service without "
-    "identity, which listens on loopback only, asks for none.",
+    "description": "An API key (`tt_…`), a JWT of a configured issuer, or for uploads an upload token "
+    "(`tut_…`). A service without identity, which listens on loopback only, asks for none.",
 }
 _BINARY = {"type": "string", "format": "binary"}
 """Not 3.1's `contentMediaType`: Swagger UI shows a file picker for this one only."""
@@ -184,7 +184,7 @@ def _tell_access(document: Document, app: FastAPI) -> None:
             operation["security"] = [{"key": []}] + ([{}] if access.by_link else [])
             failures: list[type[TintypeError]] = [
                 *(errors.CredentialsMissing, errors.Unauthenticated, errors.KeyExpired),
-                errors.DatabaseUnavailable,
+                *(errors.DatabaseUnavailable, errors.IssuerUnavailable),
             ]
             if access.scope is not None:
                 operation["x-required-scope"] = str(access.scope)

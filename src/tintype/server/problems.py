@@ -66,6 +66,7 @@ KINDS: dict[type[TintypeError], Kind] = {
     errors.ImageNotFound: Kind(404, "Check the id or name. It may have been deleted."),
     errors.LinkInvalid: Kind(403, "Ask whoever gave you the link for a new one."),
     errors.MethodNotAllowed: Kind(405, "Use one of the methods in `Allow`."),
+    errors.IssuerUnavailable: Kind(503, "Wait for `Retry-After` seconds, then try again.", retryable=True),
     errors.Overloaded: Kind(
         503, "Wait for `Retry-After` seconds, then send the request again.", retryable=True
     ),
