@@ -1,6 +1,7 @@
 """The decoding processes that a test has started, and which of them is at work."""
 
 import asyncio
+from pathlib import Path
 
 import psutil
 
@@ -9,6 +10,25 @@ def workers() -> list[psutil.Process]:
     """Return the decoding processes of this test process."""
     mine = psutil.Process().children()
     return [each for each in mine if _is_worker(each)]
+
+
+async def settled(count: int) -> bool:
+    """Wait until so many decoding processes are ready; tell whether it came to that."""
+    for _ in range(500):
+        ready = workers()
+        if len(ready) == count and all(is_confined(each) for each in ready):
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
+def is_confined(process: psutil.Process) -> bool:
+    """Tell whether a worker has given up all but its channel and the memory that it shares."""
+    try:
+        links = [str(link.readlink()) for link in Path(f"/proc/{process.pid}/fd").iterdir()]
+    except OSError:
+        return False
+    return sorted(link.split(":")[0] for link in links) == ["/dev/null"] * 3 + ["/memfd", "socket"]
 
 
 async def busy_worker() -> psutil.Process:

@@ -68,7 +68,7 @@ async def attempt(commits: Commits, one: Arrival) -> Outcome | TintypeError:
         return error
 
 
-async def committed(commits: Commits, one: Arrival) -> Outcome | TintypeError:
+async def attempt_without_looking(commits: Commits, one: Arrival) -> Outcome | TintypeError:
     try:
         return await commits.commit(one)
     except TintypeError as error:
@@ -342,7 +342,7 @@ async def test_arrivals_at_the_same_time_are_answered_as_if_they_had_come_one_af
         for content, asked_key, keep in asked
     ]
 
-    outcomes = await asyncio.gather(*(committed(commits, each) for each in arrivals))
+    outcomes = await asyncio.gather(*(attempt_without_looking(commits, each) for each in arrivals))
 
     numbers = {each.upload.id: number for number, each in enumerate(arrivals)}
     told = [named(each, numbers) for each in outcomes]
@@ -579,6 +579,20 @@ async def test_while_another_process_commits_the_same_bytes_the_writer_waits_and
         outcomes = await asyncio.gather(*tasks)
 
     assert Counter(type(each) for each in outcomes) == {Stored: 1, Duplicate: 1}
+
+
+async def test_bytes_that_another_transaction_does_not_let_go_hold_up_no_other_image(
+    commits: Commits, database: Database
+) -> None:
+    held = stored(await commits.commit(arrival("held")))
+    async with database.transaction() as tx:
+        await images.trash(tx, "local", held.id)  # and then nothing for a long time
+        again, *others = await asyncio.gather(
+            *(attempt_without_looking(commits, each) for each in (arrival("held"), arrival(), arrival()))
+        )
+
+    assert isinstance(again, DatabaseUnavailable)
+    assert all(isinstance(each, Stored) for each in others)
 
 
 async def waiting(database: Database, condition: LiteralString, count: int) -> None:

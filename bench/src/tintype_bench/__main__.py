@@ -109,10 +109,12 @@ def _decoding(cell: Cell, rows: Sequence[Row]) -> list[Decoding]:
         return []
     command = [sys.executable, "-m", "tintype_bench.decoder", str(cell.photo), str(DECODER_SECONDS)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603 - ourselves
+    decoder, streamed = map(float, done.stdout.split())
     return [
         Decoding(
             size=cell.size,
-            decoder=float(done.stdout),
+            decoder=decoder,
+            streamed=streamed,
             header=header.cpu_per_upload,
             full=full.cpu_per_upload,
         )

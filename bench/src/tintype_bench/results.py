@@ -110,6 +110,8 @@ class Decoding(BaseModel, frozen=True):
     size: str
     decoder: float
     """libvips in a loop: every pixel decoded into memory."""
+    streamed: float
+    """The same without keeping a pixel."""
     header: float
     """A whole upload with inspection of the header."""
     full: float
@@ -119,6 +121,11 @@ class Decoding(BaseModel, frozen=True):
     def on_top(self) -> float:
         """The part of inspection that is not the decoder, as a fraction of the decoder."""
         return (self.full - self.header) / self.decoder - 1
+
+    @property
+    def on_top_of_streamed(self) -> float:
+        """The same beside the least that decoding can cost."""
+        return (self.full - self.header) / self.streamed - 1
 
 
 class Result(BaseModel, frozen=True):

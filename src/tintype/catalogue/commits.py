@@ -4,36 +4,18 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, LiteralString, Self
+from typing import Any, Self
 
-from tintype.catalogue.database import Database, Tx, only
-from tintype.catalogue.rows import (
-    COLUMNS,
-    image_of_arrival,
-    image_of_row,
-    image_of_snapshot,
-    json_text,
-    snapshot_of,
-)
+from tintype.catalogue.database import Database
+from tintype.catalogue.lookups import Lookups
+from tintype.catalogue.rows import image_of_arrival, image_of_snapshot, json_text, snapshot_of
 from tintype.catalogue.writer import Writer
 from tintype.model.checkpoint import checkpoint
-from tintype.model.errors import AttemptTooOld, DatabaseUnavailable, IdempotencyKeyReused
-from tintype.model.image import Image
+from tintype.model.errors import AttemptTooOld, DatabaseUnavailable, IdempotencyKeyReused, Internal
 from tintype.model.upload import Arrival, Duplicate, Idempotency, Outcome, Replayed, Stored, Upload
 
 MAX_MEETINGS = 10
 """How often what an arrival met may be gone again before it can be answered with it."""
-
-# The key's answer, and the image that answers for the bytes; NULL for a key or a hash finds nothing.
-_EARLIER: LiteralString = f"""
-    SELECT used.*, twin.* FROM (SELECT) AS nothing
-    LEFT JOIN (
-        SELECT fingerprint, kind, snapshot FROM idempotency WHERE owner = %(owner)s AND key = %(key)s
-    ) AS used ON true
-    LEFT JOIN (
-        SELECT {COLUMNS} FROM images WHERE owner = %(owner)s AND sha256 = %(sha256)s AND canonical
-    ) AS twin ON true
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +24,7 @@ class Commits:
 
     _database: Database
     _writer: Writer
+    _lookups: Lookups
 
     @classmethod
     @asynccontextmanager
@@ -50,7 +33,7 @@ class Commits:
         writer = Writer(database)
         running = asyncio.create_task(writer.run(), name="commit-writer")
         try:
-            yield cls(database, writer)
+            yield cls(database, writer, Lookups(database))
         finally:
             writer.close()
             await running
@@ -64,25 +47,14 @@ class Commits:
         Raises `IdempotencyKeyReused` and `DatabaseUnavailable`.
         """
         key = upload.idempotency
-        if key is None and upload.keep_duplicate:
+        if key is not None and (answer := await self._answer(upload.owner, key)):
+            return answer
+        if upload.keep_duplicate:
             return None
-        wanted = {
-            "owner": upload.owner,
-            "key": key.key if key else None,
-            "sha256": None if upload.keep_duplicate else sha256,
-        }
-        async with self._database.reading() as tx:
-            while True:
-                cursor = await tx.execute(_EARLIER, wanted, prepare=True)
-                fingerprint, kind, snapshot, *row = await only(cursor)
-                if key is not None and fingerprint is not None:
-                    return _replayed(key, fingerprint, kind, snapshot)
-                if row[0] is None:
-                    return None
-                image = image_of_row(tuple(row))
-                if key is None or await _record_duplicate(tx, key, image):
-                    return Duplicate(image)
-                # Another request has just used the key: what it was answered, this one is.
+        image = await self._lookups.find(upload.owner, sha256)
+        if image is None or key is None:
+            return image and Duplicate(image)
+        return await self._remember(key, Duplicate(image))
 
     async def commit(self, arrival: Arrival) -> Outcome:
         """Make the arrival an image: the row, its event and the answer to its key, all or none of them.
@@ -96,6 +68,36 @@ class Commits:
         outcome = await self._settle(arrival)
         checkpoint("after-commit")
         return outcome
+
+    async def _answer(self, owner: str, key: Idempotency) -> Replayed | None:
+        """Return what the key was answered before."""
+        async with self._database.reading() as tx:
+            cursor = await tx.execute(
+                "SELECT fingerprint, kind, snapshot FROM idempotency WHERE owner = %s AND key = %s",
+                [owner, key.key],
+                prepare=True,
+            )
+            row = await cursor.fetchone()
+        return _replayed(key, *row) if row else None
+
+    async def _remember(self, key: Idempotency, duplicate: Duplicate) -> Outcome:
+        """Record the key's answer and return it, or what the key was answered meanwhile."""
+        image = duplicate.image
+        async with self._database.transaction() as tx:
+            cursor = await tx.execute(
+                """
+                INSERT INTO idempotency (owner, key, fingerprint, image_id, kind, snapshot)
+                VALUES (%s, %s, %s, %s, 'duplicate', %s::text::jsonb)
+                ON CONFLICT (owner, key) DO NOTHING
+                """,
+                [image.owner, key.key, key.fingerprint, image.id, json_text(snapshot_of(image))],
+            )
+        if cursor.rowcount == 1:
+            return duplicate
+        answer = await self._answer(image.owner, key)
+        if answer is None:
+            raise Internal("An idempotency key was there and is gone again.")
+        return answer
 
     async def _settle(self, arrival: Arrival) -> Outcome:
         for _ in range(MAX_MEETINGS):
@@ -116,19 +118,6 @@ class Commits:
             "Images of the same bytes come and go faster than this one can be stored. Send it again.",
             retry_after=1,
         )
-
-
-async def _record_duplicate(tx: Tx, key: Idempotency, image: Image) -> bool:
-    """Record that the key was answered with the image; return False if it has an answer already."""
-    cursor = await tx.execute(
-        """
-        INSERT INTO idempotency (owner, key, fingerprint, image_id, kind, snapshot)
-        VALUES (%s, %s, %s, %s, 'duplicate', %s::text::jsonb)
-        ON CONFLICT (owner, key) DO NOTHING
-        """,
-        [image.owner, key.key, key.fingerprint, image.id, json_text(snapshot_of(image))],
-    )
-    return cursor.rowcount == 1
 
 
 def _replayed(key: Idempotency, fingerprint: bytes, kind: str, snapshot: dict[str, Any]) -> Replayed:

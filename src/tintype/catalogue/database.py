@@ -14,7 +14,7 @@ from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool
 
 from tintype.catalogue.migrations import check_schema
-from tintype.model.errors import DatabaseUnavailable, Internal, RequestInvalid
+from tintype.model.errors import DatabaseUnavailable, Internal, RequestInvalid, TintypeError
 from tintype.settings import DatabaseSettings
 
 Tx = psycopg.AsyncConnection[tuple[Any, ...]]
@@ -174,6 +174,19 @@ async def only(cursor: psycopg.AsyncCursor[tuple[Any, ...]]) -> tuple[Any, ...]:
     if row is None:
         raise errors.NoDataFound("a statement that always has a row had none")
     return row
+
+
+def anew(error: Exception) -> TintypeError:
+    """Return an error for one of several who wait for the same thing: each raises one of its own."""
+    match error:
+        case DatabaseUnavailable():
+            told: TintypeError = DatabaseUnavailable(str(error), retry_after=error.retry_after)
+        case psycopg.Error():
+            told = translated(error)
+        case _:
+            told = Internal("The database was asked in a wrong way. The log has the details.")
+    told.__cause__ = error
+    return told
 
 
 def hung_up(connection: Tx) -> bool:

@@ -16,13 +16,13 @@ from tintype.catalogue.rows import COLUMNS, image_of_row
 from tintype.model.image import Image
 from tintype.model.query import ImageFilter
 
-GAUGE = 128
-"""Keys from which the width is measured: a window is half as wide as they are spread, so it holds
-about 64 images. That one of them holds more than `SLOTS` is as good as impossible (16 deviations)."""
-SLOTS = 192
-DRAWS = 32
-"""In one statement, which ends with the first that hits; one in three does."""
-ROUNDS = 3
+GAUGE = 64
+"""Keys from which the width is measured: a window is as wide as one of them is from the next."""
+SLOTS = 16
+"""A window holds one image in the mean; that one holds more than these is as good as impossible."""
+DRAWS = 64
+"""In one statement, which ends with the first that hits; one in sixteen does."""
+ROUNDS = 8
 
 
 async def draw(tx: Tx, owner: str, wanted: ImageFilter, chance: Random) -> Image | None:
@@ -32,7 +32,7 @@ async def draw(tx: Tx, owner: str, wanted: ImageFilter, chance: Random) -> Image
     if len(keys) < GAUGE:
         keys = await _keys_from(tx, terms, values, 0.0)
     if len(keys) == GAUGE:
-        width = (keys[-1] - keys[0]) / 2
+        width = (keys[-1] - keys[0]) / (GAUGE - 1)
         for _ in range(ROUNDS):
             if image := await _hit(tx, terms, values, width, chance):
                 return image

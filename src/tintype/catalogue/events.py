@@ -40,6 +40,8 @@ async def claim(tx: Tx, limit: int) -> list[Event]:
 
     The locks, and so the claim, end with the transaction: publish and `mark_published` within it.
     """
+    # In the order of its index, also when the log has grown by a hundred thousand since it was analysed.
+    await tx.execute("SET LOCAL enable_sort = off")
     cursor = await tx.execute(
         f"""
         SELECT {_COLUMNS} FROM events
@@ -85,7 +87,7 @@ async def oldest_unpublished_age(tx: Tx) -> float | None:
     cursor = await tx.execute(
         """
         SELECT extract(epoch FROM clock_timestamp() - created_at)::double precision
-        FROM events WHERE published_at IS NULL ORDER BY position LIMIT 1
+        FROM events WHERE published_at IS NULL ORDER BY created_at LIMIT 1
         """
     )
     row = await cursor.fetchone()

@@ -17,9 +17,9 @@ from uuid import UUID
 import psycopg
 from psycopg import errors
 
-from tintype.catalogue.database import CONTENTION, Database, Tx, hung_up, translated
+from tintype.catalogue.database import CONTENTION, Database, Tx, anew, hung_up, told
 from tintype.catalogue.rows import image_of_arrival, json_text, searchable, taken_columns
-from tintype.model.errors import DatabaseUnavailable, Internal, ShuttingDown
+from tintype.model.errors import DatabaseUnavailable, ShuttingDown
 from tintype.model.event import Kind, event_id
 from tintype.model.ids import began_at
 from tintype.model.payload import image_payload
@@ -34,7 +34,7 @@ PAUSE_SECONDS = 0.1
 SILENCE_SECONDS = 5
 """Beyond the statement timeout, which the server itself keeps, a silent connection is given up."""
 
-_RACES = (errors.UniqueViolation, errors.LockNotAvailable, *CONTENTION)
+_RACES = (errors.UniqueViolation, *CONTENTION)
 
 # The statement is planned once, for any number of rows: each is looked up by an index.
 _PLANNING: LiteralString = """
@@ -42,13 +42,8 @@ _PLANNING: LiteralString = """
            set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false)
 """
 
-# `known`: an earlier run of this very commit was made, and its answer lost. `met`: the key was used, or the
-# bytes are there. `stale`: the fence. An attempt that old may find its object swept away; one from the
-# future would hide from the sweep.
-# A commit that nobody sees yet is not looked for: the unique indexes refuse the whole statement, and its
-# next run sees who was faster. Rows go in sorted, so that two writers do not wait for each other crosswise.
-_COMMIT: LiteralString = """
-WITH arrived AS MATERIALIZED (
+_ARRIVED: LiteralString = """
+WITH arrived AS (
     SELECT * FROM json_to_recordset(%s::text::json) AS arrived (
         id uuid, event_id uuid, owner text, filename text, extension text, declared_type text,
         content_type text, bytes bigint, sha256 text, etag text, width integer, height integer,
@@ -56,25 +51,42 @@ WITH arrived AS MATERIALIZED (
         camera jsonb, exif jsonb, location jsonb, thumbhash text, dominant_color text, phash bigint,
         tags text[], attributes jsonb, search text, protocol text, keep boolean,
         key text, fingerprint text, payload jsonb)
-), judged AS MATERIALIZED (
-    SELECT arrived.*, known.created_at AS committed_at, twin.id IS NULL AS first_of_its_bytes,
+), fenced AS (
+    SELECT *,
+        -- An attempt that old may find its object swept away; one from the future would hide from the sweep.
+        began_at(id) < now() - interval '60 minutes' OR began_at(id) > now() + interval '5 minutes' AS stale,
+        payload || jsonb_build_object('created_at', moment, 'updated_at', moment) AS told
+    FROM arrived
+    CROSS JOIN to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"') AS moment
+)"""
+
+# What arrives was looked for shortly before, and was not there: as good as always it still is not. If it
+# is, the unique indexes refuse the whole statement, and the careful one sees who was faster.
+_HOPEFUL: LiteralString = """, judged AS MATERIALIZED (
+    SELECT *, NULL::timestamptz AS committed_at, true AS first_of_its_bytes,
+        CASE WHEN stale THEN 'stale' ELSE 'new' END AS verdict
+    FROM fenced
+)"""
+
+# `known`: an earlier run of this very commit was made, and its answer lost. `met`: the key was used, or the
+# bytes are there.
+_CAREFUL: LiteralString = """, judged AS MATERIALIZED (
+    SELECT fenced.*, known.created_at AS committed_at, twin.id IS NULL AS first_of_its_bytes,
         CASE
             WHEN known.id IS NOT NULL THEN 'known'
-            WHEN used.key IS NOT NULL OR (twin.id IS NOT NULL AND NOT arrived.keep) THEN 'met'
-            WHEN began_at(arrived.id) < now() - interval '60 minutes'
-                OR began_at(arrived.id) > now() + interval '5 minutes' THEN 'stale'
+            WHEN used.key IS NOT NULL OR (twin.id IS NOT NULL AND NOT keep) THEN 'met'
+            WHEN stale THEN 'stale'
             ELSE 'new'
-        END AS verdict,
-        arrived.payload || jsonb_build_object('created_at', moment.text, 'updated_at', moment.text) AS told
-    FROM arrived
-    CROSS JOIN (
-        SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"') AS text
-    ) AS moment
-    LEFT JOIN images AS known ON known.id = arrived.id
-    LEFT JOIN images AS twin ON twin.owner = arrived.owner AND twin.sha256 = decode(arrived.sha256, 'hex')
+        END AS verdict
+    FROM fenced
+    LEFT JOIN images AS known ON known.id = fenced.id
+    LEFT JOIN images AS twin ON twin.owner = fenced.owner AND twin.sha256 = decode(fenced.sha256, 'hex')
         AND twin.canonical
-    LEFT JOIN idempotency AS used ON used.owner = arrived.owner AND used.key = arrived.key
-), stored AS (
+    LEFT JOIN idempotency AS used ON used.owner = fenced.owner AND used.key = fenced.key
+)"""
+
+# Rows go in sorted, so that two writers do not wait for each other crosswise.
+_WRITTEN: LiteralString = """, stored AS (
     INSERT INTO images (
         id, owner, state, canonical, filename, extension, declared_type, content_type, bytes, sha256, etag,
         width, height, frames, orientation, has_alpha, taken_at, taken_offset, camera, exif, location,
@@ -100,6 +112,9 @@ WITH arrived AS MATERIALIZED (
 SELECT id, verdict, coalesce(committed_at, now()) FROM judged LEFT JOIN woken ON true
 """
 
+_COMMIT: LiteralString = _ARRIVED + _HOPEFUL + _WRITTEN
+_COMMIT_CAREFULLY: LiteralString = _ARRIVED + _CAREFUL + _WRITTEN
+
 _log = get_logger()
 
 
@@ -111,13 +126,15 @@ class Verdict:
     committed_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Waiting:
     id: UUID
     row: str
     claims: frozenset[tuple[object, ...]]
     """What two rows of one batch must not share: the second has to see what the first one did."""
     verdict: asyncio.Future[Verdict]
+    careful: bool
+    """Whether it may well meet what is there already."""
 
     def settle(self, verdict: Verdict) -> None:
         if not self.verdict.done():  # a request that was cancelled does not wait any more
@@ -147,7 +164,10 @@ class Writer:
         if self._closing:
             raise ShuttingDown("This instance is shutting down. Send the upload again; another one answers.")
         verdict = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(arrival.upload.id, _row(arrival), _claims(arrival), verdict))
+        waiting = _Waiting(
+            arrival.upload.id, _row(arrival), _claims(arrival), verdict, arrival.upload.keep_duplicate
+        )
+        self._queue.append(waiting)
         self._wake.set()
         return await verdict
 
@@ -175,7 +195,11 @@ class Writer:
         claimed: set[tuple[object, ...]] = set()
         while self._queue and len(batch) < MAX_BATCH:
             waiting = self._queue.popleft()
-            (batch if claimed.isdisjoint(waiting.claims) else held).append(waiting)
+            if claimed.isdisjoint(waiting.claims):
+                batch.append(waiting)
+            else:
+                waiting.careful = True
+                held.append(waiting)
             claimed |= waiting.claims
         self._queue.extendleft(reversed(held))
         return batch
@@ -183,7 +207,7 @@ class Writer:
     async def _record(self, batch: Sequence[_Waiting]) -> None:
         """Commit a batch; if PostgreSQL refuses it for one row's sake, each row by itself."""
         try:
-            verdicts = await self._insist(f"[{','.join(each.row for each in batch)}]")
+            verdicts = await self._insist(batch)
         except (psycopg.Error, DatabaseUnavailable) as error:
             if len(batch) > 1 and _blames_a_row(error):
                 for each in batch:
@@ -197,39 +221,49 @@ class Writer:
             for each in batch:
                 each.settle(verdicts[each.id])
 
-    async def _insist(self, rows: str) -> dict[UUID, Verdict]:
+    async def _insist(self, batch: Sequence[_Waiting]) -> dict[UUID, Verdict]:
         """Run the statement until it is known what became of it.
 
         When the connection breaks, the statement may or may not have been committed. Looking is not
         enough, because it may still be about to be. So it runs again: it recognises its own rows, and
         waits at their unique indexes for a first run that has not ended.
         """
+        rows = f"[{','.join(each.row for each in batch)}]"
+        statement = _COMMIT_CAREFULLY if any(each.careful for each in batch) else _COMMIT
         begun = time.monotonic()
         races = 0
         in_doubt = False
         while True:
             try:
-                return await self._execute(rows)
+                return await self._execute(statement, rows)
             except _RACES:
                 races += 1
+                statement = _COMMIT_CAREFULLY
                 if races == MAX_RACES:
                     raise
+            except errors.LockNotAvailable as error:
+                if not in_doubt:
+                    raise
+                # The first run holds its rows until its server has noticed that we are gone.
+                self._give_up_after(begun, in_doubt=True, error=error)
             except (DatabaseUnavailable, psycopg.Error, TimeoutError) as error:
                 if not self._lost(error):
                     raise
                 in_doubt = in_doubt or not isinstance(error, DatabaseUnavailable)
+                statement = _COMMIT_CAREFULLY
                 await self._disconnect()
                 self._give_up_after(begun, in_doubt=in_doubt, error=error)
                 await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _execute(self, rows: str) -> dict[UUID, Verdict]:
+    async def _execute(self, statement: LiteralString, rows: str) -> dict[UUID, Verdict]:
         if self._connection is not None and hung_up(self._connection):
             await self._disconnect()  # while nothing has been sent, nothing is in doubt
         if self._connection is None:
             self._connection = await self.database.connect()
-            await self._connection.execute(_PLANNING)
+            with told():
+                await self._connection.execute(_PLANNING)
         async with asyncio.timeout(self.database.settings.statement_timeout_seconds + SILENCE_SECONDS):
-            cursor = await self._connection.execute(_COMMIT, [rows], prepare=True)
+            cursor = await self._connection.execute(statement, [rows], prepare=True)
             return {row[0]: Verdict(*row[1:]) for row in await cursor.fetchall()}
 
     def _lost(self, error: Exception) -> bool:
@@ -266,25 +300,13 @@ class Writer:
 
 def _refuse(batch: Sequence[_Waiting], error: Exception) -> None:
     for each in batch:
-        each.refuse(_told(error))
-
-
-def _told(error: Exception) -> Exception:
-    """Return an error for one client: an exception that many raised would mix up their tracebacks."""
-    match error:
-        case DatabaseUnavailable():
-            told: Exception = DatabaseUnavailable(str(error), retry_after=error.retry_after)
-        case psycopg.Error():
-            told = translated(error)
-        case _:
-            told = Internal("The image could not be committed. The log has the details.")
-    told.__cause__ = error
-    return told
+        each.refuse(anew(error))
 
 
 def _blames_a_row(error: Exception) -> bool:
     """Tell whether one row can be the reason: an outage or a slow server would refuse each of them."""
-    if isinstance(error, errors.ProgramLimitExceeded):  # a value too long for its index
+    # A value too long for its index; bytes or a key that another transaction does not let go.
+    if isinstance(error, errors.ProgramLimitExceeded | errors.LockNotAvailable):
         return True
     return not isinstance(error, psycopg.OperationalError | DatabaseUnavailable)
 

@@ -7,7 +7,6 @@ work at once, so that the pool is whole while a lost one is replaced.
 import asyncio
 import contextlib
 import os
-import tempfile
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
@@ -95,17 +94,13 @@ class Cage:
         """Wait for a worker and give it the file; it comes back to the pool when it has answered."""
         await self._turn()
         try:
-            descriptor = _descriptor(body)
-            try:
-                while True:
-                    worker = await self._next_idle()
-                    with contextlib.suppress(Gone):
-                        answer = worker.hand_over(
-                            self._job(header, body.length), descriptor, partial(read_reply, header=header)
-                        )
-                        break
-            finally:
-                os.close(descriptor)
+            while True:
+                worker = await self._next_idle()
+                with contextlib.suppress(Gone):
+                    answer = worker.hand_over(
+                        self._job(header, body), body, partial(read_reply, header=header)
+                    )
+                    break
         except BaseException:
             self._turns.release()
             raise
@@ -123,11 +118,11 @@ class Cage:
             self._idle.put_nowait(worker)
         self._turns.release()
 
-    def _job(self, header: Header, length: int) -> Job:
+    def _job(self, header: Header, body: Body) -> Job:
         limits = self._settings
         return Job(
             format=header.format.name,
-            length=length,
+            length=body.length,
             orientation=header.orientation,
             exif=(header.exif.offset, header.exif.length) if header.exif else None,
             max_side=limits.max_side,
@@ -207,30 +202,3 @@ class Cage:
         for seat in self._seats:
             seat.cancel()
         await asyncio.gather(*self._seats, return_exceptions=True)
-
-
-def _descriptor(body: Body) -> int:
-    """Return a descriptor of the bytes, which the worker maps: they are not copied through a socket."""
-    if body.file is not None:
-        return _read_only(body.file)
-    assert body.memory is not None  # noqa: S101 - a body has one of the two
-    descriptor = _unnamed_memory()
-    view = memoryview(body.memory)
-    while view:
-        view = view[os.write(descriptor, view) :]
-    return descriptor
-
-
-def _read_only(descriptor: int) -> int:
-    """Open the spool file once more, so that a worker cannot write into what was hashed already."""
-    try:
-        return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:  # no /proc: macOS
-        return os.dup(descriptor)
-
-
-def _unnamed_memory() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("image", os.MFD_CLOEXEC)
-    with tempfile.TemporaryFile() as file:  # macOS
-        return os.dup(file.fileno())

@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 
 import orjson
 
+from tintype.imaging.handover import Handle, Shared
 from tintype.imaging.worker.job import LENGTH_BYTES, MAX_REPLY, Job
+from tintype.model.body import Body
 from tintype.model.errors import DecoderFailed, TintypeError
 from tintype.settings import ImagingSettings, MiB
 
@@ -53,7 +55,11 @@ class WorkerProcess:
     """A child process that decodes one file at a time. `start` makes one."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, channel: socket.socket, settings: ImagingSettings
+        self,
+        process: asyncio.subprocess.Process,
+        channel: socket.socket,
+        shared: Shared,
+        settings: ImagingSettings,
     ) -> None:
         self.sandbox = "none"
         """What confines it: `seccomp` or `rlimits`."""
@@ -62,6 +68,7 @@ class WorkerProcess:
         """It has ended or is about to: no more jobs for it."""
         self._process = process
         self._channel = channel
+        self._shared = shared
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._statm = _open_statm(process.pid)
@@ -76,13 +83,15 @@ class WorkerProcess:
         """Start a fresh interpreter and wait until it has warmed up and confined itself."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)  # noqa: FBT003 - its signature
+        shared = Shared()
         try:
             with theirs:
-                process = await _spawn(theirs, settings, heic=heic)
+                process = await _spawn(theirs, shared, settings, heic=heic)
         except BaseException:
             ours.close()
+            shared.close()
             raise
-        worker = cls(process, ours, settings)
+        worker = cls(process, ours, shared, settings)
         try:
             async with asyncio.timeout(START_SECONDS):
                 worker.sandbox = await worker._expect(_sandbox)
@@ -94,17 +103,19 @@ class WorkerProcess:
             raise
         return worker
 
-    def hand_over(self, job: Job, descriptor: int, read: Callable[[bytes], T]) -> asyncio.Future[T]:
+    def hand_over(self, job: Job, body: Body, read: Callable[[bytes], T]) -> asyncio.Future[T]:
         """Hand over a file; the future holds what `read` makes of the answer.
 
-        Raises `Gone` at once. The future raises `Lost`, or what `read` raises.
+        The body may be closed as soon as this returns. Raises `Gone` at once; the future raises
+        `Lost`, or what `read` raises.
         """
         message = orjson.dumps(job)
-        try:
-            socket.send_fds(self._channel, [len(message).to_bytes(LENGTH_BYTES) + message], [descriptor])
-        except OSError as error:
-            self.kill()
-            raise Gone from error
+        message = len(message).to_bytes(LENGTH_BYTES) + message
+        if self._shared.take(body):
+            self._send(message, [])
+        else:
+            with Handle(body) as handle:
+                self._send(message, [handle.descriptor])
         self.served += 1
         answer = self._expect(read)
         watch = _Watch(self, self._settings, self._loop)
@@ -129,6 +140,7 @@ class WorkerProcess:
         if self._channel.fileno() >= 0:
             self._loop.remove_reader(self._channel)
             self._channel.close()
+        self._shared.close()
         if self._statm is not None:
             os.close(self._statm)
             self._statm = None
@@ -147,6 +159,13 @@ class WorkerProcess:
         except (OSError, IndexError):  # it has just ended
             return 0
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def _send(self, message: bytes, descriptors: list[int]) -> None:
+        try:
+            socket.send_fds(self._channel, [message], descriptors)
+        except OSError as error:
+            self.kill()
+            raise Gone from error
 
     def _expect(self, read: Callable[[bytes], T]) -> asyncio.Future[T]:
         self._read = read
@@ -220,25 +239,20 @@ class _Watch:
 
 
 async def _spawn(
-    channel: socket.socket, settings: ImagingSettings, *, heic: bool
+    channel: socket.socket, shared: Shared, settings: ImagingSettings, *, heic: bool
 ) -> asyncio.subprocess.Process:
     options: dict[str, Any] = {
         "parent": os.getpid(),
         "memory": settings.max_resident_bytes + MEMORY_SLACK,
         "heic": heic,
     }
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "tintype.imaging.worker",
-        str(channel.fileno()),
-        json.dumps(options),
-    ]
+    descriptors = [channel.fileno(), shared.descriptor]
     return await asyncio.create_subprocess_exec(
-        *command,
+        *(sys.executable, "-P", "-m", "tintype.imaging.worker"),
+        *map(str, descriptors),
+        json.dumps(options),
         env=_environment(),
-        pass_fds=[channel.fileno()],
+        pass_fds=descriptors,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C in a terminal is for the service, which then drains

@@ -62,9 +62,10 @@ CONTENT: dict[int | str, dict[str, Any]] = {
 
 @router.get("", response_model=ImagePage, responses=may_fail(FilterInvalid, CursorInvalid))
 async def list_images(request: Request, params: Annotated[ListParams, Query()]) -> Response:
-    """List images, newest first unless `sort` says otherwise.
+    """List images, the newest first.
 
-    Pages are stable while images arrive: a cursor marks a place in the order, not a number of rows.
+    `sort` gives another order. Pages are stable while images arrive: a cursor marks a place in the
+    order, not a number of rows.
     """
     context = context_of(request)
     async with context.database.reading() as tx:

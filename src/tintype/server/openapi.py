@@ -35,7 +35,32 @@ _KEY_SCHEME = {
 _BINARY = {"type": "string", "format": "binary"}
 """Not 3.1's `contentMediaType`: Swagger UI shows a file picker for this one only."""
 
+
+def _parameter(place: str, name: str, description: str, **schema: object) -> Document:
+    # Without an example: Swagger UI would send it with every upload.
+    return {"in": place, "name": name, "description": description, "schema": {"type": "string", **schema}}
+
+
+# What an upload's handler reads by itself, so that a hot route carries no machinery for it.
+_UPLOAD_PARAMETERS = [
+    _parameter("query", "tags", "Labels, separated by commas: `holiday,rome`."),
+    _parameter("query", "attributes", 'A JSON object of your own: `{"album": "Rome"}`.'),
+    _parameter(
+        "query",
+        "on_duplicate",
+        "The same bytes again are answered with the image that holds them; `keep` stores them twice.",
+        enum=["existing", "keep"],
+    ),
+    _parameter("header", "Idempotency-Key", "Repeats with this key, a UUID say, get the first answer."),
+    _parameter("header", "Repr-Digest", "`sha-256=:…:` of the bytes: verified before they are stored."),
+    _parameter("header", "Content-Digest", "The same, of the body as it is sent (RFC 9530)."),
+]
+
 UPLOAD_BODY: Document = {
+    "parameters": [
+        _parameter("query", "filename", "The name of a raw body; parts of a form bring theirs."),
+        *_UPLOAD_PARAMETERS,
+    ],
     "requestBody": {
         "required": True,
         "content": {
@@ -64,12 +89,13 @@ UPLOAD_BODY: Document = {
             },
             "application/octet-stream": {"schema": _BINARY},
         },
-    }
+    },
 }
 """For a route that takes a form or the bytes themselves."""
 
 RAW_BODY: Document = {
-    "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": _BINARY}}}
+    "parameters": _UPLOAD_PARAMETERS,
+    "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": _BINARY}}},
 }
 """For a route that takes the bytes themselves."""
 

@@ -108,7 +108,10 @@ async def upload_images(request: Request) -> Response:
     openapi_extra=RAW_BODY,
 )
 async def upload_named_image(filename: str, request: Request) -> Response:
-    """Store the body as an image of that name: `curl -T rome.jpg …/v1/images/`."""
+    """Store the body as an image of that name.
+
+    So that `curl -T rome.jpg …/v1/images/` works. The body's own type does not matter.
+    """
     return await _upload_raw(request, filename)
 
 

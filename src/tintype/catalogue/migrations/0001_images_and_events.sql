@@ -58,7 +58,9 @@ CREATE INDEX images_bytes ON images (owner, bytes, id) WHERE state = 'ready';
 CREATE INDEX images_filename ON images (owner, filename, id) WHERE state = 'ready';
 CREATE INDEX images_random ON images (owner, random_key) WHERE state = 'ready';
 CREATE INDEX images_random_extension ON images (owner, extension, random_key) WHERE state = 'ready';
-CREATE INDEX images_tags ON images USING gin (owned_tags(owner, tags)) WHERE state = 'ready' AND tags <> '{}';
+CREATE INDEX images_tags ON images USING gin (owned_tags(owner, tags))
+    WITH (fastupdate = off) -- no list of pending entries for every search to read through
+    WHERE state = 'ready' AND tags <> '{}';
 CREATE INDEX images_trash ON images (owner, created_at, id) WHERE state = 'deleted';
 
 CREATE TABLE events (
@@ -81,7 +83,7 @@ CREATE TABLE events (
 
 CREATE INDEX events_of_owner ON events (owner, position);
 CREATE INDEX events_due ON events (next_attempt_at, position) WHERE published_at IS NULL;
-CREATE INDEX events_unpublished ON events (position) WHERE published_at IS NULL;
+CREATE INDEX events_unpublished ON events (created_at) WHERE published_at IS NULL;
 
 CREATE TABLE idempotency (
     owner       text        COLLATE "C" NOT NULL,

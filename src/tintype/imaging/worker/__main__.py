@@ -1,4 +1,4 @@
-"""One worker: `python -m tintype.imaging.worker <socket> <settings as JSON>`. Only the cage starts it."""
+"""One worker: `python -m tintype.imaging.worker <socket> <memory> <options>`. Only the cage starts it."""
 
 import codecs
 import json
@@ -17,7 +17,7 @@ from tintype.imaging.storable import storable
 from tintype.imaging.worker import decode, sandbox
 from tintype.imaging.worker.exif import Exif, read_exif
 from tintype.imaging.worker.fingerprint import fingerprint
-from tintype.imaging.worker.job import Job, Refused, frame, receive
+from tintype.imaging.worker.job import SHARED_BYTES, Job, Refused, frame, receive
 
 Decoder = Callable[[Job, memoryview], decode.Picture]
 
@@ -34,7 +34,8 @@ class Options:
 
 def main() -> None:
     """Get ready, shut the door, and answer jobs until the parent goes."""
-    channel, options = socket.socket(fileno=int(sys.argv[1])), Options(**json.loads(sys.argv[2]))
+    channel, shared = socket.socket(fileno=int(sys.argv[1])), _mapped(int(sys.argv[2]), SHARED_BYTES)
+    options = Options(**json.loads(sys.argv[3]))
     sandbox.die_with_parent(options.parent)
     decode.prepare()
     decoders: dict[str, Decoder] = dict.fromkeys(decode.FORMATS, decode.decode)
@@ -42,27 +43,33 @@ def main() -> None:
         decoders["HEIC"] = _heic()
     _warm_up()
     channel.sendall(frame({"sandbox": sandbox.confine(options.memory)}))
-    serve(channel, decoders)
+    serve(channel, shared, decoders)
 
 
-def serve(channel: socket.socket, decoders: dict[str, Decoder]) -> None:
+def serve(channel: socket.socket, shared: memoryview, decoders: dict[str, Decoder]) -> None:
     """Answer one job after the other."""
     while (received := receive(channel)) is not None:
-        message, descriptor = received
-        channel.sendall(frame(answer(Job(**message), descriptor, decoders)))
+        message, descriptors = received
+        job = Job(**message)
+        data = _mapped(descriptors[0], job.length) if descriptors else shared[: job.length]
+        channel.sendall(frame(answer(job, data, decoders)))
 
 
-def answer(job: Job, descriptor: int, decoders: dict[str, Decoder]) -> dict[str, Any]:
+def answer(job: Job, data: memoryview, decoders: dict[str, Decoder]) -> dict[str, Any]:
     """Decode one file; return its facts, or why it is refused."""
     sandbox.allow_cpu(job.cpu_seconds)
     try:
-        mapped = mmap.mmap(descriptor, job.length, access=mmap.ACCESS_READ)
-    finally:
-        os.close(descriptor)
-    try:
-        return {"facts": facts(job, memoryview(mapped), decoders[job.format])}
+        return {"facts": facts(job, data, decoders[job.format])}
     except Refused as refused:
         return {"refused": refused.kind, "reason": refused.reason}
+
+
+def _mapped(descriptor: int, length: int) -> memoryview:
+    """Map what a descriptor holds; nothing of it is copied."""
+    try:
+        return memoryview(mmap.mmap(descriptor, length, access=mmap.ACCESS_READ))
+    finally:
+        os.close(descriptor)
 
 
 def facts(job: Job, data: memoryview, decoder: Decoder) -> dict[str, Any]:
@@ -118,7 +125,7 @@ def _warm_up() -> None:
     for name, save in savers.items():
         data = save()
         job = Job(name, len(data), 1, None, max_side=16, max_frames=1, max_pixels=256, cpu_seconds=1)
-        json.dumps(facts(job, memoryview(data), decode.decode))
+        frame(facts(job, memoryview(data), decode.decode))
 
 
 if __name__ == "__main__":

@@ -99,30 +99,32 @@ def _open(job: Job, data: memoryview, **options: int) -> pyvips.Image:
 def _decode_stack(job: Job, data: memoryview) -> Picture:
     """Read frames that come as one tall image: the first is kept small, the rest only read."""
     tall = _open(job, data, n=-1)
-    height = _integer(tall, "page-height", tall.height)
-    frames = tall.height // height
-    check(job, tall.width, height, frames, tall.width * tall.height)
-    first = tall.crop(0, 0, tall.width, height) if frames > 1 else tall
-    small = _rgba(_shrink(first))
+    width, whole = tall.width, tall.height
+    height = _integer(tall, "page-height", whole)
+    frames = whole // height
+    check(job, width, height, frames, width * whole)
+    first = tall.crop(0, 0, width, height) if frames > 1 else tall
+    small = _small(first, width, height)
     if frames > 1:
-        _drain(tall.crop(0, height, tall.width, tall.height - height))
-    return Picture(tall.width, height, frames, bool(first.hasalpha()), small)
+        _drain(tall.crop(0, height, width, whole - height), width, whole - height)
+    return Picture(width, height, frames, bool(first.hasalpha()), small)
 
 
 def _decode_pages(job: Job, data: memoryview) -> Picture:
-    """Read pages, which may differ in size; the first one gives the facts."""
-    first = _open(job, data)
-    frames = _integer(first, "n-pages", 1) if job.format in _PAGED else 1
-    pixels = first.width * first.height
-    check(job, first.width, first.height, frames, pixels)
-    picture = Picture(first.width, first.height, frames, bool(first.hasalpha()), _rgba(_shrink(first)))
-    shown = _integer(first, "heif-primary", 0)
+    """Read pages, which may differ in size; the main one gives the facts."""
+    main = _open(job, data)
+    width, height = main.width, main.height
+    frames = _integer(main, "n-pages", 1) if job.format in _PAGED else 1
+    pixels = width * height
+    check(job, width, height, frames, pixels)
+    picture = Picture(width, height, frames, bool(main.hasalpha()), _small(main, width, height))
+    shown = _integer(main, "heif-primary", 0)
     for number in range(frames):
         if number != shown:
             page = _open(job, data, page=number)
             pixels += page.width * page.height
             check(job, page.width, page.height, frames, pixels)
-            _drain(page)
+            _drain(page, page.width, page.height)
     return picture
 
 
@@ -131,26 +133,28 @@ def _integer(image: pyvips.Image, name: str, default: int) -> int:
     return value if isinstance(value, int) and value > 0 else default
 
 
-def _shrink(image: pyvips.Image) -> pyvips.Image:
-    """Average blocks of pixels; rounding up means that the last line is read like all others."""
-    factor = math.ceil(max(image.width, image.height) / SMALL_SIDE)
+def _small(image: pyvips.Image, width: int, height: int) -> Pixels:
+    """Read every pixel, and return averages of blocks of them."""
+    factor = math.ceil(max(width, height) / SMALL_SIDE)
     if not image.hasalpha():
-        return _block_average(image, factor)
+        return _rgba(_block_average(image, min(factor, width), min(factor, height)))
     # Averages of colours count by their alpha, or what is invisible bleeds into what is seen.
     coarse = _COARSE if factor >= 2 * _COARSE else 1
     original = image.format
-    image = _block_average(image, coarse).premultiply()
-    return _block_average(image, math.ceil(factor / coarse)).unpremultiply().cast(original)
+    image = _block_average(image, min(coarse, width), min(coarse, height)).premultiply()
+    fine = math.ceil(factor / coarse)
+    image = _block_average(image, min(fine, image.width), min(fine, image.height))
+    return _rgba(image.unpremultiply().cast(original))
 
 
-def _block_average(image: pyvips.Image, factor: int) -> pyvips.Image:
-    across, down = min(factor, image.width), min(factor, image.height)
+def _block_average(image: pyvips.Image, across: int, down: int) -> pyvips.Image:
+    """Shrink, rounding sizes up: the last line is read like all others."""
     return image if across == down == 1 else image.shrink(across, down, ceil=True)
 
 
-def _drain(image: pyvips.Image) -> None:
+def _drain(image: pyvips.Image, width: int, height: int) -> None:
     """Read every pixel and keep next to none."""
-    _block_average(image, _DRAIN).write_to_memory()
+    _block_average(image, min(_DRAIN, width), min(_DRAIN, height)).write_to_memory()
 
 
 def _rgba(small: pyvips.Image) -> Pixels:
@@ -159,19 +163,19 @@ def _rgba(small: pyvips.Image) -> Pixels:
     An embedded profile is left out of account: to build its transform takes up to 30 ms, which for
     the colours of a placeholder would be most of the work.
     """
-    if small.interpretation not in ("srgb", "b-w") or small.format not in ("uchar", "float"):
-        small = small.copy_memory()  # pixels first: a conversion that is not known is no damage
-        small = _converted(small)
-    if small.format != "uchar":
+    sample = small.format
+    if small.interpretation not in ("srgb", "b-w") or sample not in ("uchar", "float"):
+        small = _converted(small.copy_memory())  # pixels first: an unknown colour space is no damage
+        sample = small.format
+    if sample != "uchar":
         small = small.cast("uchar")
-    pixels = np.frombuffer(small.write_to_memory(), np.uint8).reshape(small.height, small.width, small.bands)
-    rgba = np.full((small.height, small.width, 4), 255, np.uint8)
-    if small.bands < 3:  # noqa: PLR2004 - grey, perhaps with alpha
-        rgba[..., :3] = pixels[..., :1]
-    else:
-        rgba[..., :3] = pixels[..., :3]
-    if small.hasalpha():
-        rgba[..., 3] = pixels[..., 1 if small.bands == 2 else 3]  # noqa: PLR2004
+    bands, has_alpha = small.bands, small.hasalpha()
+    data = np.frombuffer(small.write_to_memory(), np.uint8)
+    pixels = data.reshape(small.height, small.width, bands)
+    rgba = np.full((*pixels.shape[:2], 4), 255, np.uint8)
+    rgba[..., :3] = pixels[..., :3] if bands >= 3 else pixels[..., :1]  # noqa: PLR2004 - colours, or grey
+    if has_alpha:
+        rgba[..., 3] = pixels[..., min(bands, 4) - 1]
     return rgba
 
 

@@ -1,19 +1,22 @@
 """What the parent asks of a worker, what comes back, and how both cross the socket."""
 
-import json
 import socket
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import orjson
+
 MAX_JOB = 4096
 MAX_REPLY = 256 * 1024
 LENGTH_BYTES = 4
+SHARED_BYTES = 1 << 20
+"""Of the memory that parent and worker share: what is larger comes as a descriptor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One file to decode. Its bytes come beside this, as a descriptor."""
+    """One file to decode. Its bytes lie in the shared memory, or come beside this as a descriptor."""
 
     format: str
     """The name of a `Format`: it chooses the loader."""
@@ -47,12 +50,12 @@ class Refused(Exception):
 
 def frame(message: dict[str, Any]) -> bytes:
     """Return a message as JSON, with its length in front."""
-    data = json.dumps(message, allow_nan=False).encode()
+    data = orjson.dumps(message)
     return len(data).to_bytes(LENGTH_BYTES) + data
 
 
-def receive(channel: socket.socket) -> tuple[Any, int] | None:
-    """Return the next message and the descriptor that came with it; None when the parent has gone."""
+def receive(channel: socket.socket) -> tuple[Any, list[int]] | None:
+    """Return the next message and what descriptor came with it; None when the parent has gone."""
     data, descriptors, _, _ = socket.recv_fds(channel, MAX_JOB, 1)
     if not data:
         return None
@@ -62,4 +65,4 @@ def receive(channel: socket.socket) -> tuple[Any, int] | None:
         if not more:
             return None
         data += more
-    return json.loads(data[LENGTH_BYTES:wanted]), descriptors[0]
+    return orjson.loads(data[LENGTH_BYTES:wanted]), descriptors
