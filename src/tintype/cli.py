@@ -96,14 +96,19 @@ def list_keys(
 
 @keys.command(name="revoke")
 def revoke_key(
-    key_id: Annotated[str, typer.Argument(help="What stands between `tt_` and the next underscore.")],
+    key_id: Annotated[
+        str | None, typer.Argument(help="What stands between `tt_` and the next underscore.")
+    ] = None,
+    owner: Annotated[str | None, typer.Option(help="All keys of this owner.")] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Revoke an API key: within 30 seconds every instance refuses it."""
+    """Revoke an API key, or all of an owner: within 30 seconds every instance refuses them."""
     settings = _settings(data_dir=data_dir)
     configure_logs(settings.log)
-    _run(_revoke_key(settings, key_id))
-    typer.echo(f"revoked {key_id}")
+    if (key_id is None) == (owner is None):
+        _fail("Name the id of one key, or an --owner.")
+    for revoked in _run(_revoke_keys(settings, key_id, owner)):
+        typer.echo(f"revoked {revoked}")
 
 
 @app.command(name="version")
@@ -154,9 +159,14 @@ async def _list_keys(settings: Settings, owner: str | None) -> list[ApiKey]:
         return await Keyring(database).list_of(owner)
 
 
-async def _revoke_key(settings: Settings, key_id: str) -> None:
+async def _revoke_keys(settings: Settings, key_id: str | None, owner: str | None) -> list[str]:
     async with open_database(settings) as database:
-        await Keyring(database).revoke(None, key_id)
+        if owner is not None:
+            return await Keyring(database).revoke_all(owner)
+        if key_id is not None:
+            await Keyring(database).revoke(None, key_id)
+            return [key_id]
+    return []
 
 
 def _lifetime(text: str) -> int | None:

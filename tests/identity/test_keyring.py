@@ -153,6 +153,19 @@ async def test_nobody_gives_a_scope_that_they_do_not_have(keyring: Keyring) -> N
     assert key.created_by == creator.key_id
 
 
+async def test_an_owner_is_shut_out_with_all_keys(keyring: Keyring) -> None:
+    mine = [await keyring.create(owner="anna", scopes=READ) for _ in range(3)]
+    theirs, _ = await keyring.create(owner="bert", scopes=READ)
+    for text, _ in mine:
+        await keyring.principal(text)
+    assert set(await keyring.revoke_all("anna")) == {key.id for _, key in mine}
+    for text, _ in mine:
+        with pytest.raises(Unauthenticated):
+            await keyring.principal(text)
+    assert (await keyring.principal(theirs)).owner == "bert"
+    assert await keyring.revoke_all("anna") == []
+
+
 async def test_a_foreign_key_cannot_be_revoked(keyring: Keyring) -> None:
     text, key = await keyring.create(owner="anna", scopes=READ)
     told: set[str] = set()

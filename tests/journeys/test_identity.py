@@ -306,6 +306,10 @@ def test_an_operator_makes_lists_and_revokes_keys(tmp_path: Path) -> None:
     assert run("revoke", key_id)[0] == 0
     assert f"{key_id}  shop  read,write  revoked" in run("list")[1]
     assert run("revoke", "nothing")[0] == 1
+    assert "Name the id" in run("revoke")[2]
+    run("create", "--owner", "shop", "--scopes", "read")
+    assert run("revoke", "--owner", "shop")[1].startswith("revoked ")
+    assert run("revoke", "--owner", "shop")[:2] == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,14 @@ async def revoke(tx: Tx, owner: str | None, key_id: str) -> ApiKey:
         raise KeyNotFound("There is no API key of that id.") from error
 
 
+async def revoke_all(tx: Tx, owner: str) -> list[str]:
+    """Revoke every key of the owner's that is not revoked yet, and return their ids."""
+    cursor = await tx.execute(
+        "UPDATE api_keys SET revoked_at = now() WHERE owner = %s AND revoked_at IS NULL RETURNING id", [owner]
+    )
+    return [key_id for (key_id,) in await cursor.fetchall()]
+
+
 def _key(row: tuple[Any, ...]) -> ApiKey:
     key_id, owner, scopes, *rest = row
     return ApiKey(key_id, owner, frozenset(Scope(scope) for scope in scopes), *rest)

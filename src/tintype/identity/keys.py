@@ -103,6 +103,14 @@ class Keyring:
             await api_keys.revoke(tx, owner, key_id)
         self._known.pop(key_id, None)
 
+    async def revoke_all(self, owner: str) -> list[str]:
+        """Revoke every key of an owner, who is shut out with them, and return the ids of these keys."""
+        async with self.database.transaction() as tx:
+            revoked = await api_keys.revoke_all(tx, owner)
+        for key_id in revoked:
+            self._known.pop(key_id, None)
+        return revoked
+
     async def _look(self, presented: Presented) -> _Known:
         """Ask the database, and remember what it said from the moment of asking."""
         began = time.monotonic()
