@@ -5,11 +5,11 @@ work at once, so that the pool is whole while a lost one is replaced.
 """
 
 import asyncio
-import contextlib
 import os
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import chain, repeat
 from typing import Any, TypeVar
 
 from tintype.imaging.headers import Header
@@ -28,7 +28,6 @@ WAIT_SECONDS = 10
 """For a free worker. Whoever waits longer is better off trying again, perhaps elsewhere."""
 RETRY_AFTER_SECONDS = 5
 SPARES = 1
-_BOXED = {Format.AVIF, Format.HEIC}
 PAUSES_SECONDS = (0.1, 0.5, 2, 5)
 """Between attempts to start a worker that does not start."""
 
@@ -47,6 +46,7 @@ class Cage:
         self._idle: asyncio.LifoQueue[WorkerProcess] = asyncio.LifoQueue()
         self._seats: list[asyncio.Task[None]] = []
         self._ready = asyncio.Semaphore(0)
+        self._opened = False
         self._closing = False
         self.sandbox = "none"
         """What confines the workers: `seccomp`, or `rlimits` where the kernel refuses filters."""
@@ -96,11 +96,16 @@ class Cage:
         try:
             while True:
                 worker = await self._next_idle()
-                with contextlib.suppress(Gone):
+                try:
                     answer = worker.hand_over(
                         self._job(header, body), body, partial(read_reply, header=header)
                     )
                     break
+                except Gone:
+                    continue
+                except BaseException:
+                    self._idle.put_nowait(worker)
+                    raise
         except BaseException:
             self._turns.release()
             raise
@@ -120,6 +125,7 @@ class Cage:
 
     def _job(self, header: Header, body: Body) -> Job:
         limits = self._settings
+        costly = header.format in (Format.AVIF, Format.HEIC)
         return Job(
             format=header.format.name,
             length=body.length,
@@ -127,7 +133,7 @@ class Cage:
             exif=(header.exif.offset, header.exif.length) if header.exif else None,
             max_side=limits.max_side,
             max_frames=limits.max_frames,
-            max_pixels=limits.max_pixels_avif if header.format in _BOXED else limits.max_pixels,
+            max_pixels=limits.max_pixels_avif if costly else limits.max_pixels,
             cpu_seconds=limits.cpu_seconds,
         )
 
@@ -166,6 +172,7 @@ class Cage:
             done, _ = await asyncio.wait({ready, *self._seats}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
+            self._opened = True
         finally:
             ready.cancel()
 
@@ -174,9 +181,9 @@ class Cage:
             await self._ready.acquire()
 
     async def _keep(self) -> None:
-        """Keep one seat taken: whenever its worker ends, start another. The first one has to start."""
-        worker = await WorkerProcess.start(self._settings, heic=self._heic)
+        """Keep one seat taken: whenever its worker ends, start another."""
         while True:
+            worker = await self._start()
             self.sandbox = worker.sandbox
             self._idle.put_nowait(worker)
             self._ready.release()
@@ -184,17 +191,18 @@ class Cage:
                 await worker.ended()
             finally:
                 await worker.end()
-            worker = await self._restart()
 
-    async def _restart(self) -> WorkerProcess:
-        attempt = 0
+    async def _start(self) -> WorkerProcess:
+        """Start a worker, however long it takes; only before the cage is open, a failure is final."""
+        pauses = chain(PAUSES_SECONDS, repeat(PAUSES_SECONDS[-1]))
         while True:
             try:
                 return await WorkerProcess.start(self._settings, heic=self._heic)
             except (StartFailed, OSError) as error:
+                if not self._opened:
+                    raise
                 log.warning("cage.worker_not_started", error=repr(error))
-            await asyncio.sleep(PAUSES_SECONDS[min(attempt, len(PAUSES_SECONDS) - 1)])
-            attempt += 1
+            await asyncio.sleep(next(pauses))
 
     async def _close(self) -> None:
         """End every worker; a job that still runs ends with its worker."""

@@ -82,22 +82,20 @@ class WorkerProcess:
     async def start(cls, settings: ImagingSettings, *, heic: bool) -> "WorkerProcess":
         """Start a fresh interpreter and wait until it has warmed up and confined itself."""
         ours, theirs = socket.socketpair()
-        ours.setblocking(False)  # noqa: FBT003 - its signature
-        shared = Shared()
-        try:
-            with theirs:
-                process = await _spawn(theirs, shared, settings, heic=heic)
-        except BaseException:
-            ours.close()
-            shared.close()
-            raise
+        with contextlib.ExitStack() as undo, theirs:
+            undo.callback(ours.close)
+            ours.setblocking(False)  # noqa: FBT003 - its signature
+            shared = Shared()
+            undo.callback(shared.close)
+            process = await _spawn(theirs, shared, settings, heic=heic)
+            undo.pop_all()
         worker = cls(process, ours, shared, settings)
         try:
             async with asyncio.timeout(START_SECONDS):
                 worker.sandbox = await worker._expect(_sandbox)
         except (Lost, TimeoutError, ValueError) as error:
             await worker.end()
-            raise StartFailed("a decoding process did not become ready") from error
+            raise StartFailed("A decoding process did not become ready; see what it printed.") from error
         except BaseException:
             await worker.end()
             raise
@@ -202,8 +200,8 @@ class WorkerProcess:
             return
         try:
             answer.set_result(self._read(data))
-        except (TintypeError, ValueError) as refusal:
-            if isinstance(refusal, DecoderFailed):
+        except Exception as refusal:  # noqa: BLE001 - whatever it is, the caller waits for it
+            if not isinstance(refusal, TintypeError) or isinstance(refusal, DecoderFailed):
                 self.kill()  # it talks nonsense
             answer.set_exception(refusal)
 

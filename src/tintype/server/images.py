@@ -15,9 +15,11 @@ from tintype.delivery.content import Conditions, Selection
 from tintype.model.disposition import content_disposition
 from tintype.model.errors import (
     CursorInvalid,
+    DatabaseUnavailable,
     FilterInvalid,
     ImageNotFound,
     LinkInvalid,
+    ObjectMissing,
     PreconditionFailed,
     RangeNotSatisfiable,
     StorageUnavailable,
@@ -58,9 +60,12 @@ CONTENT: dict[int | str, dict[str, Any]] = {
     302: {"description": "S3 sends the bytes: follow `Location`."},
     304: {"description": "You have them already."},
 }
+UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "You have this version already."}}
 
 
-@router.get("", response_model=ImagePage, responses=may_fail(FilterInvalid, CursorInvalid))
+@router.get(
+    "", response_model=ImagePage, responses=may_fail(FilterInvalid, CursorInvalid, DatabaseUnavailable)
+)
 async def list_images(request: Request, params: Annotated[ListParams, Query()]) -> Response:
     """List images, the newest first.
 
@@ -79,7 +84,11 @@ async def list_images(request: Request, params: Annotated[ListParams, Query()]) 
     return _json({"data": found, "next_cursor": page.next_cursor}, headers=headers)
 
 
-@router.get("/random", response_model=ImageOut, responses=may_fail(FilterInvalid, ImageNotFound))
+@router.get(
+    "/random",
+    response_model=ImageOut,
+    responses=may_fail(FilterInvalid, ImageNotFound, DatabaseUnavailable),
+)
 async def random_image(request: Request, params: Annotated[FilterParams, Query()]) -> Response:
     """Return one image at random: each that the filters let through is as likely as any other."""
     context = context_of(request)
@@ -90,7 +99,11 @@ async def random_image(request: Request, params: Annotated[FilterParams, Query()
     return _json(_resource(context, image), headers={"cache-control": "no-store"})
 
 
-@router.get("/by-name/{filename}", response_model=ImageOut, responses=may_fail(ImageNotFound))
+@router.get(
+    "/by-name/{filename}",
+    response_model=ImageOut,
+    responses=UNCHANGED | may_fail(ImageNotFound, DatabaseUnavailable),
+)
 async def image_by_name(request: Request, filename: str) -> Response:
     """Return the newest image of that file name."""
     context = context_of(request)
@@ -101,7 +114,11 @@ async def image_by_name(request: Request, filename: str) -> Response:
     return _conditional(request, _resource(context, image))
 
 
-@router.get("/{image_id}", response_model=ImageOut, responses=may_fail(ImageNotFound))
+@router.get(
+    "/{image_id}",
+    response_model=ImageOut,
+    responses=UNCHANGED | may_fail(ImageNotFound, DatabaseUnavailable),
+)
 async def read_image(request: Request, image_id: UUID, params: Annotated[ReadParams, Query()]) -> Response:
     """Return what is known about an image. One in the trash is still found here, as `deleted`."""
     context = context_of(request)
@@ -114,7 +131,11 @@ async def read_image(request: Request, image_id: UUID, params: Annotated[ReadPar
     return _conditional(request, resource)
 
 
-@router.patch("/{image_id}", response_model=ImageOut, responses=may_fail(ImageNotFound, PreconditionFailed))
+@router.patch(
+    "/{image_id}",
+    response_model=ImageOut,
+    responses=may_fail(ImageNotFound, PreconditionFailed, DatabaseUnavailable),
+)
 async def change_image(request: Request, image_id: UUID, patch: ImagePatch) -> Response:
     """Change tags, name or attributes. With `If-Match`, only the version that you have read."""
     context, change, expected = context_of(request), patch.change(), _expected_version(request)
@@ -124,7 +145,11 @@ async def change_image(request: Request, image_id: UUID, patch: ImagePatch) -> R
     return _json(_resource(context, image))
 
 
-@router.delete("/{image_id}", status_code=204, responses=may_fail(ImageNotFound, PreconditionFailed))
+@router.delete(
+    "/{image_id}",
+    status_code=204,
+    responses=may_fail(ImageNotFound, PreconditionFailed, DatabaseUnavailable),
+)
 async def trash_image(request: Request, image_id: UUID) -> Response:
     """Put an image into the trash: at once it is not listed, found at random or delivered any more."""
     expected = _expected_version(request)
@@ -134,7 +159,11 @@ async def trash_image(request: Request, image_id: UUID) -> Response:
     return Response(status_code=204)
 
 
-@router.post("/{image_id}/restore", response_model=ImageOut, responses=may_fail(ImageNotFound))
+@router.post(
+    "/{image_id}/restore",
+    response_model=ImageOut,
+    responses=may_fail(ImageNotFound, DatabaseUnavailable),
+)
 async def restore_image(request: Request, image_id: UUID) -> Response:
     """Bring an image back from the trash."""
     context = context_of(request)
@@ -145,7 +174,15 @@ async def restore_image(request: Request, image_id: UUID) -> Response:
 @router.get(
     "/{image_id}/content",
     response_class=StreamingResponse,
-    responses=CONTENT | may_fail(ImageNotFound, RangeNotSatisfiable, LinkInvalid, StorageUnavailable),
+    responses=CONTENT
+    | may_fail(
+        ImageNotFound,
+        RangeNotSatisfiable,
+        LinkInvalid,
+        StorageUnavailable,
+        ObjectMissing,
+        DatabaseUnavailable,
+    ),
 )
 @router.head("/{image_id}/content", include_in_schema=False)
 async def image_content(
@@ -179,7 +216,12 @@ async def image_content(
     return StreamingResponse(stream, status, headers)
 
 
-@router.post("/{image_id}/links", status_code=201, response_model=LinkOut, responses=may_fail(ImageNotFound))
+@router.post(
+    "/{image_id}/links",
+    status_code=201,
+    response_model=LinkOut,
+    responses=may_fail(ImageNotFound, StorageUnavailable, DatabaseUnavailable),
+)
 async def make_link(request: Request, image_id: UUID, wanted: LinkRequest) -> Response:
     """Make a link to the bytes that needs no credentials, and expires."""
     context = context_of(request)

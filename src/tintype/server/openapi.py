@@ -51,7 +51,14 @@ _UPLOAD_PARAMETERS = [
         "The same bytes again are answered with the image that holds them; `keep` stores them twice.",
         enum=["existing", "keep"],
     ),
-    _parameter("header", "Idempotency-Key", "Repeats with this key, a UUID say, get the first answer."),
+    _parameter(
+        "header",
+        "Idempotency-Key",
+        "Repeats with this key, a UUID say, get the first answer.",
+        minLength=1,
+        maxLength=255,
+        pattern="^[!-~]+$",
+    ),
     _parameter("header", "Repr-Digest", "`sha-256=:…:` of the bytes: verified before they are stored."),
     _parameter("header", "Content-Digest", "The same, of the body as it is sent (RFC 9530)."),
 ]
@@ -253,7 +260,11 @@ def _tell_failures(operation: Document) -> None:
     validated = "422" in responses and MEDIA_TYPE not in responses["422"].get("content", {})
     if validated:
         del responses["422"]
-    common = (errors.RequestInvalid, errors.Internal) if validated else (errors.Internal,)
+    common: tuple[type[TintypeError], ...] = (errors.Internal,)
+    if validated:
+        common += (errors.RequestInvalid,)
+    if "application/json" in operation.get("requestBody", {}).get("content", {}):
+        common += (errors.BodyTooLarge, errors.UploadIncomplete)
     for status, response in may_fail(*common).items():
         responses.setdefault(str(status), response)
     codes = {code for each in responses.values() for code in _examples(each)}

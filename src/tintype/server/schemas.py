@@ -1,10 +1,12 @@
 """The shapes that cross the API: what clients send is checked by them, what they get is described by them."""
 
+import re
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from tintype.model.errors import FilterInvalid, RequestInvalid
 from tintype.model.filename import clean_filename
@@ -51,6 +53,21 @@ EXAMPLE: dict[str, Any] = {
 
 
 Disposition = Literal["attachment", "inline"]
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]")
+
+
+def _no_number(value: object) -> object:
+    """Refuse a number, which Pydantic would take for a Unix time."""
+    if isinstance(value, str) and not _DATE.match(value):
+        raise PydanticCustomError("datetime_format", "Input should be written as 2026-05-01T12:30:00Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_no_number)]
+"""RFC 3339, and nothing that merely can be understood as a time."""
+Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""Text that PostgreSQL can be asked about: it knows no NUL."""
 
 
 class Warning_(BaseModel):  # noqa: N801 # `Warning` is Python's own
@@ -185,14 +202,14 @@ class FilterParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    ext: str | None = Field(default=None, description="Of the file name: `jpg`.", examples=["jpg"])
-    content_type: str | None = Field(default=None, description="Of the bytes: `image/png`.")
-    tag: list[str] = Field(default=[], description="Given several times, all of them must be there.")
+    ext: Text | None = Field(default=None, description="Of the file name: `jpg`.", examples=["jpg"])
+    content_type: Text | None = Field(default=None, description="Of the bytes: `image/png`.")
+    tag: list[Text] = Field(default=[], description="Given several times, all of them must be there.")
     min_bytes: int | None = Field(default=None, ge=0)
     max_bytes: int | None = Field(default=None, ge=0)
-    created_after: AwareDatetime | None = Field(default=None, description="RFC 3339, with its zone.")
-    created_before: AwareDatetime | None = Field(default=None, description="RFC 3339, with its zone.")
-    q: str | None = Field(default=None, max_length=200, description="A part of the name, or of a tag.")
+    created_after: Moment | None = Field(default=None, description="RFC 3339, with its zone.")
+    created_before: Moment | None = Field(default=None, description="RFC 3339, with its zone.")
+    q: Text | None = Field(default=None, max_length=200, description="A part of the name, or of a tag.")
 
     def filter(self) -> ImageFilter:
         """Return the filter. Raises `FilterInvalid` for one that nothing can pass."""

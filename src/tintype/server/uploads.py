@@ -13,7 +13,9 @@ from multipart import parse_options_header
 from tintype.ingest.receive import Pace, Receiver, fast_enough
 from tintype.model.body import Body
 from tintype.model.errors import (
+    AttemptTooOld,
     CodingUnsupported,
+    DatabaseUnavailable,
     DecoderFailed,
     DigestMismatch,
     FileMissing,
@@ -23,6 +25,8 @@ from tintype.model.errors import (
     MultipartInvalid,
     Overloaded,
     RequestInvalid,
+    ShuttingDown,
+    StorageUnavailable,
     TintypeError,
     UnsupportedType,
     UploadEmpty,
@@ -46,8 +50,12 @@ from tintype.settings import LimitsSettings
 router = APIRouter(prefix="/v1/images", tags=["images"])
 
 PARAMETERS = frozenset({"filename", "tag", "tags", "attributes", "on_duplicate"})
+ALREADY: dict[str, Any] = {
+    "model": ImageOut,
+    "description": "You have these bytes already; this is their image.",
+}
 ALSO_FINE: dict[int | str, dict[str, Any]] = {
-    200: {"model": ImageOut, "description": "You have these bytes already; this is their image."},
+    200: {**ALREADY, "model": ImageOut | UploadResults},
     207: {"model": UploadResults, "description": "Several files, some of them refused."},
 }
 REFUSALS = (
@@ -65,6 +73,10 @@ REFUSALS = (
     DecoderFailed,
     IdempotencyKeyReused,
     Overloaded,
+    StorageUnavailable,
+    DatabaseUnavailable,
+    AttemptTooOld,
+    ShuttingDown,
 )
 
 
@@ -104,7 +116,7 @@ async def upload_images(request: Request) -> Response:
     "/{filename}",
     status_code=201,
     response_model=ImageOut,
-    responses={200: ALSO_FINE[200]} | may_fail(*REFUSALS),
+    responses={200: ALREADY} | may_fail(*REFUSALS),
     openapi_extra=RAW_BODY,
 )
 async def upload_named_image(filename: str, request: Request) -> Response:

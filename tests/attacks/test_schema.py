@@ -1,0 +1,56 @@
+"""The running service against its own OpenAPI document: requests that it describes, and that it forbids."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service import Service
+
+HERE = Path(__file__).parent
+COMMAND = Path(sys.executable).parent / "schemathesis"
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Service]:
+    """Start a service for this test alone: what it logs is the test's own doing."""
+    logged = {"TINTYPE_LOG__FORMAT": "json", "TINTYPE_LOG__LEVEL": "debug"}
+    service = Service(tmp_path / "data", logged).start()
+    yield service
+    service.stop()
+
+
+def test_every_answer_is_one_that_the_document_foresees(alone: Service, tmp_path: Path) -> None:
+    config = f"--config-file={HERE / 'schemathesis.toml'}"
+    run = subprocess.run(
+        [COMMAND, config, "run", f"{alone.base}/openapi.json", "--no-color"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])},
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert unanswered(alone) == set()
+    assert "Traceback" not in alone.output
+    with alone.client() as client:
+        assert client.get("/readyz").status_code == 200
+
+
+def unanswered(service: Service) -> set[tuple[str, str]]:
+    """Return the operations that no request reached with success: nothing was learnt about those."""
+    with service.client() as client:
+        paths = client.get("/openapi.json").json()["paths"]
+    lines = [json.loads(line) for line in service.log if line.startswith("{")]
+    succeeded = {
+        (each["method"], each["route"])
+        for each in lines
+        if each["event"] == "request" and each["status"] < 300
+    }
+    return {(method.upper(), path) for path, methods in paths.items() for method in methods} - succeeded
