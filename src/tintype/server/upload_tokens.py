@@ -1,7 +1,7 @@
 """Upload tokens over HTTP: an application's backend mints one, and gives it to a browser."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -23,6 +23,9 @@ TypeName = Literal[
 ]
 
 
+Tag = Annotated[str, Field(max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
 class UploadTokenRequest(BaseModel):
     """What the holder of the token may upload. Nothing said is nothing asked for."""
 
@@ -34,7 +37,7 @@ class UploadTokenRequest(BaseModel):
     types: list[TypeName] = Field(default=[], max_length=10, description="Only these. None: all accepted.")
     max_bytes: int | None = Field(default=None, gt=0, description="Of one image. Unset: the service's limit.")
     uses: int = Field(default=1, ge=1, le=1000, description="Images; the same bytes again are none.")
-    tags: list[str] = Field(default=[], max_length=MAX_TAGS, description="Given to every image.")
+    tags: list[Tag] = Field(default=[], max_length=MAX_TAGS, description="Given to every image.")
     expires_in: int = Field(default=600, ge=1, le=86_400, description="Seconds from now.")
 
 
