@@ -2,9 +2,11 @@
 
 pytest_plugins = [
     "aws",
+    "issuer",
     "postgres",
     "s3_servers",
     "scripted_s3",
     "scripted_sns",
     "service",
+    "identified",
 ]

@@ -4,15 +4,23 @@ The absence of settings is the laptop. Each setting that names an AWS thing move
 to AWS. Environment variables begin with `TINTYPE_`; a group and its field are joined by `__`.
 """
 
+from itertools import permutations
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, SecretStr, field_validator
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tintype.model.image import Format
 
 MiB = 1024 * 1024
+
+
+def is_loopback_url(url: str) -> bool:
+    """Tell whether a URL leads to this machine, where plain HTTP is safe."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname in {"127.0.0.1", "::1", "localhost"}
 
 
 class ObjectsSettings(BaseModel):
@@ -168,6 +176,68 @@ class LimitsSettings(BaseModel):
     )
 
 
+class IssuerSettings(BaseModel):
+    """Who issues JWTs that are accepted: an OpenID provider, Amazon Cognito for example."""
+
+    url: str = Field(description="`iss` of its tokens, to the letter; its keys are found by discovery.")
+    audience: str = Field(min_length=1, description="What `audience_claim` must be, or have in it.")
+    audience_claim: str = Field(
+        default="aud", description="Cognito's access tokens have `client_id` in its place."
+    )
+    algorithms: frozenset[Literal["RS256", "ES256", "EdDSA", "Ed25519"]] = Field(
+        default=frozenset({"RS256"}), min_length=1, description="How its tokens may be signed."
+    )
+    jwks_url: str | None = Field(default=None, description="Where its keys are, for one without discovery.")
+    owner_claim: str = Field(default="sub", description="The claim that names the owner.")
+    owner_prefix: str = Field(
+        default="",
+        max_length=32,
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._:@|+-]*)?$",
+        description="Put before the owner's name: the owners of two issuers are not to meet.",
+    )
+    scopes_claim: str = Field(
+        default="scope", description="The claim that lists scopes: a list, or a text with spaces between."
+    )
+    scopes_prefix: str = Field(
+        default="",
+        description="What stands before `read`, `write` and `admin` there: `tintype/`, for example.",
+    )
+
+    @field_validator("url", "jwks_url")
+    @classmethod
+    def _is_trusted(cls, url: str | None) -> str | None:
+        if url is not None and urlsplit(url).scheme != "https" and not is_loopback_url(url):
+            raise ValueError("an issuer is reached by https, or on this machine")
+        return url
+
+
+class IdentitySettings(BaseModel):
+    """Who may do what. See docs/security.md."""
+
+    mode: Literal["local", "keys"] = Field(
+        default="local",
+        description="`local`: nobody is asked, and only this machine is listened to; `keys`: every request "
+        "needs an API key, which `tintype keys create` makes, or a token of one of the `issuers`.",
+    )
+    issuers: tuple[IssuerSettings, ...] = Field(
+        default=(), description="Whose JWTs are accepted beside API keys: a JSON list of objects, see below."
+    )
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if self.issuers and self.mode == "local":
+            raise ValueError("issuers need `mode` to be `keys`: in `local` nobody is asked for a token")
+        if len({issuer.url for issuer in self.issuers}) < len(self.issuers):
+            raise ValueError("an issuer is named twice")
+        prefixes = [issuer.owner_prefix for issuer in self.issuers]
+        if any(one.startswith(other) for one, other in permutations(prefixes, 2)):
+            raise ValueError(
+                "issuers need an `owner_prefix` each that none of the others begins with, or one could name "
+                "another one's owners"
+            )
+        return self
+
+
 class LogSettings(BaseModel):
     """What is written to standard error."""
 
@@ -186,7 +256,9 @@ class Settings(BaseSettings):
         env_prefix="TINTYPE_", env_nested_delimiter="__", extra="ignore", frozen=True
     )
 
-    host: str = Field(default="127.0.0.1", description="The address to listen on: loopback only.")
+    host: str = Field(
+        default="127.0.0.1", description="The address to listen on. Without identity: loopback only."
+    )
     port: int = Field(default=8000, ge=0, le=65_535, description="0: any free port; it is printed.")
     data_dir: Path = Field(default=Path("data"), description="Everything that a laptop keeps.")
     spool_dir: Path | None = Field(
@@ -210,4 +282,5 @@ class Settings(BaseSettings):
     events: EventsSettings = Field(default=EventsSettings())
     imaging: ImagingSettings = Field(default=ImagingSettings())
     limits: LimitsSettings = Field(default=LimitsSettings())
+    identity: IdentitySettings = Field(default=IdentitySettings())
     log: LogSettings = Field(default=LogSettings())

@@ -40,17 +40,20 @@ _SECRET_NAME = re.compile(_SECRETS, re.IGNORECASE)
 # One of these is in every text that a pattern below matches; to look for them costs a fifth of the patterns.
 _SIGNS = (
     *("authorization", "cookie", "credential", "passw", "secret", "signature", "token", "api"),
-    *("bearer", "basic", "?", "@"),
+    *("bearer", "basic", "?", "@", "tt_", "tut_", "eyj"),
 )
 
 # Secrets within texts that were composed elsewhere: headers to the end of their line, `password=x`,
-# `Bearer x`, the query of a URL (which can hold a signature), and `//user:password@host`.
+# `Bearer x`, the query of a URL (which can hold a signature), `//user:password@host`, and our own keys
+# and tokens, and JWTs, wherever they stand.
 _SECRET_TEXTS = (
     (re.compile(r"((?:authorization|cookie)[\"']?\s*[:=,]).*", re.IGNORECASE), rf"\1 {REDACTED}"),
     (re.compile(rf"((?:{_SECRETS})[\w-]{{0,40}}[\"']?\s*[:=]\s*)\S+", re.IGNORECASE), rf"\1{REDACTED}"),
     (re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1 {REDACTED}"),
     (re.compile(r"\?[^\s?\"'<>]*=[^\s\"'<>]*"), f"?{REDACTED}"),
     (re.compile(r"//[^\s/@\"'<>]+@"), f"//{REDACTED}@"),
+    (re.compile(r"tt_[0-9a-z]{12}_\w+|tut_[\w-]+\.?[\w-]*"), REDACTED),
+    (re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*"), REDACTED),
 )
 
 _NESTED = (list, tuple, set, frozenset, Mapping)

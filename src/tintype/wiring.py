@@ -16,6 +16,10 @@ from tintype.catalogue.database import Database
 from tintype.catalogue.embedded import EmbeddedPostgres
 from tintype.catalogue.migrations import migrate
 from tintype.consistency import pair
+from tintype.identity.doorkeeper import Doorkeeper
+from tintype.identity.issuers import Issuers
+from tintype.identity.keys import Keyring
+from tintype.identity.tokens import Tokens
 from tintype.imaging.cage import Cage
 from tintype.imaging.inspect import Inspector
 from tintype.ingest.budget import Budget
@@ -56,6 +60,10 @@ class Parts:
     links: Links
     verify_link: LinkCheck
     relay: Relay
+    keyring: Keyring
+    tokens: Tokens
+    doorkeeper: Doorkeeper | None
+    """None: nobody is asked who they are."""
 
 
 @asynccontextmanager
@@ -69,9 +77,8 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
         spool_dir = settings.spool_dir or data_dir / "spool"
         spool_dir.mkdir(parents=True, exist_ok=True)
         metrics = Metrics()
-        database = await stack.enter_async_context(
-            Database.open(await _database_url(settings, data_dir, stack), settings.database)
-        )
+        database = await stack.enter_async_context(open_database(settings))
+        keyring, tokens = Keyring(database), await Tokens.open(database)
         objects = Objects.open(settings.objects, data_dir)
         stack.push_async_callback(objects.aclose)
         identity = await pair.claim(database, objects)
@@ -93,7 +100,21 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
             links=links,
             verify_link=verify_link,
             relay=relay,
+            keyring=keyring,
+            tokens=tokens,
+            doorkeeper=_doorkeeper(settings, keyring, tokens),
         )
+
+
+@asynccontextmanager
+async def open_database(settings: Settings) -> AsyncGenerator[Database]:
+    """Open the catalogue's database; the embedded one runs as long as the block.
+
+    Raises `DatabaseUnavailable` with a sentence for the operator.
+    """
+    async with AsyncExitStack() as stack:
+        url = await _database_url(settings, settings.data_dir.resolve(), stack)
+        yield await stack.enter_async_context(Database.open(url, settings.database))
 
 
 async def _database_url(settings: Settings, data_dir: Path, stack: AsyncExitStack) -> str:
@@ -103,6 +124,12 @@ async def _database_url(settings: Settings, data_dir: Path, stack: AsyncExitStac
     postgres = await stack.enter_async_context(EmbeddedPostgres.run(data_dir))
     await migrate(postgres.url)
     return postgres.url
+
+
+def _doorkeeper(settings: Settings, keyring: Keyring, tokens: Tokens) -> Doorkeeper | None:
+    if settings.identity.mode == "local":
+        return None
+    return Doorkeeper(keyring, tokens, Issuers.of(settings.identity.issuers))
 
 
 async def _inspector(settings: Settings, stack: AsyncExitStack) -> Inspector:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from issuer import AUDIENCE, Issuer
 from service import Service
 
 HERE = Path(__file__).parent
@@ -16,18 +17,38 @@ COMMAND = Path(sys.executable).parent / "schemathesis"
 
 
 @pytest.fixture
-def alone(tmp_path: Path) -> Iterator[Service]:
+def token(issuer: Issuer) -> str:
+    """A token that opens every operation. An API key would not do: one of these operations revokes it."""
+    issuer.publish(issuer.rsa)
+    return issuer.token(issuer.claims(scope="read write admin"))
+
+
+@pytest.fixture
+def alone(tmp_path: Path, issuer: Issuer) -> Iterator[Service]:
     """Start a service for this test alone: what it logs is the test's own doing."""
-    logged = {"TINTYPE_LOG__FORMAT": "json", "TINTYPE_LOG__LEVEL": "debug"}
+    logged = {
+        "TINTYPE_LOG__FORMAT": "json",
+        "TINTYPE_LOG__LEVEL": "debug",
+        "TINTYPE_IDENTITY__MODE": "keys",
+        "TINTYPE_IDENTITY__ISSUERS": json.dumps([{"url": issuer.url, "audience": AUDIENCE}]),
+    }
     service = Service(tmp_path / "data", logged).start()
     yield service
     service.stop()
 
 
-def test_every_answer_is_one_that_the_document_foresees(alone: Service, tmp_path: Path) -> None:
+def test_every_answer_is_one_that_the_document_foresees(alone: Service, token: str, tmp_path: Path) -> None:
     config = f"--config-file={HERE / 'schemathesis.toml'}"
     run = subprocess.run(
-        [COMMAND, config, "run", f"{alone.base}/openapi.json", "--no-color"],
+        [
+            COMMAND,
+            config,
+            "run",
+            f"{alone.base}/openapi.json",
+            "--no-color",
+            "-H",
+            f"Authorization: Bearer {token}",
+        ],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])},
         capture_output=True,

@@ -104,6 +104,20 @@ def test_a_raw_body_goes_up(page: Page, client: httpx.Client, tmp_path: Path) ->
     assert client.get(image["urls"]["content"]).content == file.read_bytes()
 
 
+def test_a_key_is_entered_once_for_all(page: Page) -> None:
+    page.get_by_role("button", name="Authorize").first.click()
+    page.get_by_label("auth-bearer-value").fill("tt_example")
+    page.locator(".auth-btn-wrapper").get_by_role("button", name="Apply credentials").click()
+    page.get_by_role("button", name="Close").click()
+    operation = page.locator("#operations-identity-read_me")
+    operation.locator(".opblock-summary-control").click()
+
+    status, me = execute(operation)
+
+    assert (status, me["owner"]) == (200, "local")
+    assert "Bearer tt_example" in operation.locator(".curl-command").inner_text()
+
+
 def test_nothing_but_the_page_s_own_files_runs_in_it(client: httpx.Client) -> None:
     page = client.get("/docs")
     policy = page.headers["content-security-policy"]

@@ -57,6 +57,13 @@ async def find(tx: Tx, owner: str, image_id: UUID, *, trashed: bool = False) -> 
     return image_of_row(row) if row else None
 
 
+async def owner_of(tx: Tx, image_id: UUID) -> str | None:
+    """Return whose image it is. For whoever shows a link to it that we signed, and for nobody else."""
+    cursor = await tx.execute("SELECT owner FROM images WHERE id = %s", [image_id], prepare=True)
+    row = await cursor.fetchone()
+    return row[0] if row else None
+
+
 async def find_by_name(tx: Tx, owner: str, filename: str) -> Image | None:
     """Return the newest ready image of exactly that name: the one whose upload began last."""
     cursor = await tx.execute(

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -45,6 +45,15 @@ class Receiver:
     spool_dir: Path
     budget: Budget
     threads: ThreadPoolExecutor
+
+    def narrowed(self, max_bytes: int, max_files: int) -> "Receiver":
+        """Return a receiver of smaller bodies that shares everything else with this one."""
+        limits = self.limits
+        smaller = {
+            "max_upload_bytes": min(max_bytes, limits.max_upload_bytes),
+            "max_files": min(max_files, limits.max_files),
+        }
+        return replace(self, limits=limits.model_copy(update=smaller))
 
     def begin(self, declared: int | None, digests: Digests | None = None) -> "Incoming":
         """Admit a body of the declared length (None: not known yet), before reading any of it.

@@ -85,6 +85,56 @@ class DigestMismatch(TintypeError):
     title = "The bytes do not have the announced digest"
 
 
+# Who asks
+
+
+class Unauthenticated(TintypeError):
+    """There are no credentials, or none that are known here: it is not told which."""
+
+    code = "unauthenticated"
+    title = "Credentials are needed"
+
+    challenge = 'Bearer realm="tintype", error="invalid_token"'
+    """The `WWW-Authenticate` of the answer (RFC 6750, section 3)."""
+
+
+class CredentialsMissing(Unauthenticated):
+    """The request has no `Authorization`."""
+
+    code = "credentials_missing"
+    title = "Credentials are missing"
+
+    challenge = 'Bearer realm="tintype"'
+
+
+class KeyExpired(Unauthenticated):
+    """The credentials were good until their time was over."""
+
+    code = "key_expired"
+    title = "The credentials have expired"
+
+
+class Forbidden(TintypeError):
+    """The credentials are good, and not for this: they lack the scope in `scope`."""
+
+    code = "forbidden"
+    title = "The credentials do not allow this"
+
+
+class TokenSpent(TintypeError):
+    """The upload token has been used as often as it allows, or the key that made it was revoked."""
+
+    code = "upload_token_spent"
+    title = "The upload token is used up"
+
+
+class KeyNotFound(TintypeError):
+    """The owner has no API key of that id."""
+
+    code = "api_key_not_found"
+    title = "There is no such API key"
+
+
 # What is wrong with the request
 
 
@@ -201,6 +251,13 @@ class MethodNotAllowed(TintypeError):
 
 
 # What is wrong with us
+
+
+class IssuerUnavailable(TintypeError):
+    """The issuer of a token does not tell its keys, so the token cannot be verified."""
+
+    code = "issuer_unavailable"
+    title = "The issuer of the token cannot be reached"
 
 
 class Overloaded(TintypeError):

@@ -2,7 +2,17 @@
 
 from fastapi import FastAPI
 
-from tintype.server import capabilities, explanations, explorer, health, images, uploads
+from tintype.server import (
+    api_keys,
+    capabilities,
+    explanations,
+    explorer,
+    health,
+    images,
+    upload_tokens,
+    uploads,
+)
+from tintype.server.access import guarded
 from tintype.server.application import Application, assemble, envelop
 from tintype.server.context import Context
 from tintype.server.middleware import ParsedBody
@@ -10,6 +20,8 @@ from tintype.server.middleware import ParsedBody
 _ROUTERS = (
     uploads.router,
     images.router,
+    api_keys.router,
+    upload_tokens.router,
     capabilities.router,
     health.router,
     explanations.router,
@@ -27,4 +39,6 @@ def create_app(context: Context) -> FastAPI:
 
 def describe() -> Application:
     """Return the application without anything to serve: enough for its OpenAPI document."""
-    return assemble(_ROUTERS)
+    app = assemble(_ROUTERS)
+    app.router.routes[:] = guarded(app.router.routes)
+    return app

@@ -96,7 +96,28 @@ def _groups() -> Iterator[tuple[str, str, list[str]]]:
         if _is_group(field):
             group: type[BaseModel] = field.annotation  # type: ignore[assignment] # a group, as just asked
             rows = [_row(f"{name}__{each}", of) for each, of in group.model_fields.items()]
-            yield name.capitalize(), " ".join((group.__doc__ or "").split()), rows
+            yield name.capitalize(), _told(group), rows
+            for each, of in group.model_fields.items():
+                if (listed := _listed(of.annotation)) is not None:
+                    variable = f"TINTYPE_{name}__{each}".upper()
+                    yield (
+                        f"Each of `{variable}`",
+                        _told(listed),
+                        [
+                            _cells(f"`{n}`", _kind(f.annotation), _default(n, f), f.description or "")
+                            for n, f in listed.model_fields.items()
+                        ],
+                    )
+
+
+def _told(group: type[BaseModel]) -> str:
+    return " ".join((group.__doc__ or "").split())
+
+
+def _listed(annotation: object) -> type[BaseModel] | None:
+    """Return what a setting is a list of, where that has fields of its own."""
+    first = get_args(annotation)[0] if get_origin(annotation) is tuple else None
+    return first if isinstance(first, type) and issubclass(first, BaseModel) else None
 
 
 def _is_group(field: FieldInfo) -> bool:
@@ -117,13 +138,19 @@ def _kind(annotation: object) -> str:
         return " or ".join(_kind(each) for each in get_args(annotation) if each is not NoneType)
     if origin is frozenset:
         return f"list of {_kind(get_args(annotation)[0])}"
+    if _listed(annotation) is not None:
+        return "list of objects"
     return _NAMES[annotation]
 
 
 def _default(name: str, field: FieldInfo) -> str:
     default = field.default
-    if default is None:
+    if field.is_required():
+        return "(needed)"
+    if default is None or default == "":
         return ""
+    if default == ():
+        return "`[]`"
     if isinstance(default, frozenset):
         return f"`{json.dumps(sorted(cast('frozenset[str]', default)))}`"
     if name.endswith("_bytes") and isinstance(default, int) and default >= _KIB:

@@ -210,6 +210,11 @@ def _headers_of(error: TintypeError) -> dict[str, str]:
         headers["retry-after"] = str(error.retry_after)
     if isinstance(error, errors.RangeNotSatisfiable) and "size" in error.details:
         headers["content-range"] = f"bytes */{error.details['size']}"  # RFC 9110, section 15.5.17
+    if isinstance(error, errors.Unauthenticated):
+        headers["www-authenticate"] = error.challenge
+    if isinstance(error, errors.Forbidden):
+        scope = f', scope="{error.details["scope"]}"' if "scope" in error.details else ""
+        headers["www-authenticate"] = f'Bearer realm="tintype", error="insufficient_scope"{scope}'
     return headers
 
 

@@ -27,6 +27,7 @@ from tintype.model.errors import (
 from tintype.model.filename import clean_filename
 from tintype.model.image import Image
 from tintype.objects.keys import original_key
+from tintype.server.access import owner_of
 from tintype.server.announced import digest_field
 from tintype.server.context import Context, context_of
 from tintype.server.openapi import may_fail
@@ -42,7 +43,6 @@ from tintype.server.schemas import (
     ReadParams,
     image_resource,
 )
-from tintype.server.uploads import OWNER
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 
@@ -74,7 +74,7 @@ async def list_images(request: Request, params: Annotated[ListParams, Query()]) 
     """
     context = context_of(request)
     async with context.database.reading() as tx:
-        page = await images.page(tx, OWNER, params.query())
+        page = await images.page(tx, owner_of(request), params.query())
     base = context.settings.public_url or ""
     found = [image_resource(image, base=base) for image in page.images]
     headers: dict[str, str] = {}
@@ -93,7 +93,7 @@ async def random_image(request: Request, params: Annotated[FilterParams, Query()
     """Return one image at random: each that the filters let through is as likely as any other."""
     context = context_of(request)
     async with context.database.transaction() as tx:
-        image = await images.random(tx, OWNER, params.filter())
+        image = await images.random(tx, owner_of(request), params.filter())
     if image is None:
         raise ImageNotFound("No image passes these filters.")
     return _json(_resource(context, image), headers={"cache-control": "no-store"})
@@ -108,7 +108,7 @@ async def image_by_name(request: Request, filename: str) -> Response:
     """Return the newest image of that file name."""
     context = context_of(request)
     async with context.database.reading() as tx:
-        image = await images.find_by_name(tx, OWNER, clean_filename(filename))
+        image = await images.find_by_name(tx, owner_of(request), clean_filename(filename))
     if image is None:
         raise ImageNotFound("There is no image of that name. Names are compared exactly.")
     return _conditional(request, _resource(context, image))
@@ -123,9 +123,11 @@ async def read_image(request: Request, image_id: UUID, params: Annotated[ReadPar
     """Return what is known about an image. One in the trash is still found here, as `deleted`."""
     context = context_of(request)
     async with context.database.reading() as tx:
-        resource = _resource(context, _found(await images.find(tx, OWNER, image_id, trashed=True)))
+        resource = _resource(
+            context, _found(await images.find(tx, owner_of(request), image_id, trashed=True))
+        )
         if params.include == "exif":
-            resource["exif"] = await images.exif(tx, OWNER, image_id)
+            resource["exif"] = await images.exif(tx, owner_of(request), image_id)
     return _conditional(request, resource)
 
 
@@ -138,7 +140,7 @@ async def change_image(request: Request, image_id: UUID, patch: ImagePatch) -> R
     """Change tags, name or attributes. With `If-Match`, only the version that you have read."""
     context, change, expected = context_of(request), patch.change(), _expected_version(request)
     image = await context.database.run(
-        lambda tx: images.update(tx, OWNER, image_id, change, expected_version=expected)
+        lambda tx: images.update(tx, owner_of(request), image_id, change, expected_version=expected)
     )
     return _json(_resource(context, image))
 
@@ -152,7 +154,7 @@ async def trash_image(request: Request, image_id: UUID) -> Response:
     """Put an image into the trash: at once it is not listed, found at random or delivered any more."""
     expected = _expected_version(request)
     await context_of(request).database.run(
-        lambda tx: images.trash(tx, OWNER, image_id, expected_version=expected)
+        lambda tx: images.trash(tx, owner_of(request), image_id, expected_version=expected)
     )
     return Response(status_code=204)
 
@@ -165,7 +167,7 @@ async def trash_image(request: Request, image_id: UUID) -> Response:
 async def restore_image(request: Request, image_id: UUID) -> Response:
     """Bring an image back from the trash."""
     context = context_of(request)
-    image = await context.database.run(lambda tx: images.restore(tx, OWNER, image_id))
+    image = await context.database.run(lambda tx: images.restore(tx, owner_of(request), image_id))
     return _json(_resource(context, image))
 
 
@@ -191,10 +193,14 @@ async def image_content(
     With `redirect=true`, on S3, the answer leads to S3, which sends the bytes itself.
     """
     context = context_of(request)
-    if params.signature is not None:
-        context.parts.verify_link(image_id, params.expires, params.signature)
     async with context.database.reading() as tx:
-        image = _found(await images.find(tx, OWNER, image_id))
+        owner: str | None
+        if params.signature is None:
+            owner = owner_of(request)
+        else:
+            context.parts.verify_link(image_id, params.expires, params.signature)
+            owner = await images.owner_of(tx, image_id)
+        image = _found(None if owner is None else await images.find(tx, owner, image_id))
     if params.redirect:
         attachment = params.disposition == "attachment"
         link = await _link(request, image, context.settings.link_ttl_seconds, attachment=attachment)
@@ -220,7 +226,7 @@ async def make_link(request: Request, image_id: UUID, wanted: LinkRequest) -> Re
     """Make a link to the bytes that needs no credentials, and expires."""
     context = context_of(request)
     async with context.database.reading() as tx:
-        image = _found(await images.find(tx, OWNER, image_id))
+        image = _found(await images.find(tx, owner_of(request), image_id))
     lifetime = wanted.expires_in or context.settings.link_ttl_seconds
     expires_at = datetime.now(UTC) + timedelta(seconds=lifetime)
     url = await _link(request, image, lifetime, attachment=wanted.disposition == "attachment")

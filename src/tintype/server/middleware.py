@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from tintype.model.errors import BodyTooLarge, TintypeError, UploadIncomplete
+from tintype.model.identity import Principal
 from tintype.server.failures import answer, defect
 from tintype.server.methods import Methods
 from tintype.telemetry import Metrics, get_logger
@@ -83,6 +84,9 @@ class Envelope:
             "bytes_in": exchange.bytes_in,
             "bytes_out": exchange.bytes_out,
         }
+        principal: Principal | None = exchange.scope["state"].get("principal")
+        if principal is not None and principal.key_id is not None:
+            line |= {"owner": principal.owner, "key_id": principal.key_id}
         problem: TintypeError | None = exchange.scope["state"].get("problem")
         if problem is not None:
             line["problem"] = problem.code

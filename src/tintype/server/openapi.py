@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 
 from tintype.model import errors
 from tintype.model.errors import TintypeError
+from tintype.server.access import access_of
 from tintype.server.problems import MEDIA_TYPE, kind_of, meaning_of, problem_type
 
 Document = dict[str, Any]
@@ -25,6 +26,12 @@ _PATH_EXAMPLES = {
     "code": "image_not_found",
 }
 _SENTENCE = re.compile(r"(.+?)\.(?=\s|$)", re.DOTALL)
+_KEY_SCHEME = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An API key (`tt_…`), a JWT of a configured issuer, or for uploads an upload token "
+    "(`tut_…`). A service without identity, which listens on loopback only, asks for none.",
+}
 _BINARY = {"type": "string", "format": "binary"}
 """Not 3.1's `contentMediaType`: Swagger UI shows a file picker for this one only."""
 
@@ -101,6 +108,7 @@ RAW_BODY: Document = {
 
 TAGS = [
     {"name": "images", "description": "Upload, find, change, deliver and delete images."},
+    {"name": "identity", "description": "Who you are, API keys, and upload tokens."},
     {"name": "service", "description": "What this service is, what it takes, and how it is."},
 ]
 
@@ -174,6 +182,7 @@ def document_of(app: FastAPI) -> Document:
         servers=[{"url": "/", "description": "This service"}],
     )
     _name_operations(document, app)
+    _tell_access(document, app)
     for operation in _operations(document):
         _summarise(operation)
         _exemplify(operation)
@@ -182,6 +191,7 @@ def document_of(app: FastAPI) -> Document:
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
     schemas["Problem"] = PROBLEM_SCHEMA
+    document["components"]["securitySchemes"] = {"key": _KEY_SCHEME}
     return document
 
 
@@ -191,6 +201,41 @@ def _name_operations(document: Document, app: FastAPI) -> None:
         if isinstance(route, APIRoute) and route.include_in_schema:
             for method in route.methods or ():
                 document["paths"][route.path_format][method.lower()]["operationId"] = route.name
+
+
+def _tell_access(document: Document, app: FastAPI) -> None:
+    """Tell what each operation asks of its caller, and how it refuses."""
+    for route in app.routes:
+        access = access_of(route)
+        if access is None or not isinstance(route, APIRoute) or not route.include_in_schema:
+            continue
+        for method in route.methods or ():
+            operation = document["paths"][route.path_format][method.lower()]
+            if access.public:
+                operation["security"] = []
+                continue
+            operation["security"] = [{"key": []}] + ([{}] if access.by_link else [])
+            failures: list[type[TintypeError]] = [
+                *(errors.CredentialsMissing, errors.Unauthenticated, errors.KeyExpired),
+                *(errors.DatabaseUnavailable, errors.IssuerUnavailable),
+            ]
+            if access.scope is not None:
+                operation["x-required-scope"] = str(access.scope)
+            if access.scope is not None or not access.by_token:
+                failures.append(errors.Forbidden)
+            if access.by_token:
+                failures.append(errors.TokenSpent)
+            _merge(operation["responses"], may_fail(*failures))
+
+
+def _merge(responses: Document, more: dict[int | str, Document]) -> None:
+    """Add failures to those that an operation tells already."""
+    for status, response in more.items():
+        told = responses.setdefault(str(status), response)
+        if told is not response:
+            examples = told["content"][MEDIA_TYPE]["examples"]
+            examples |= _examples(response)
+            told["description"] = ", ".join(f"`{code}`" for code in examples)
 
 
 def _summarise(operation: Document) -> None:

@@ -40,6 +40,14 @@ KINDS: dict[type[TintypeError], Kind] = {
         "The bytes changed on their way, or the digest is of another file. Send it again.",
         retryable=True,
     ),
+    errors.Unauthenticated: Kind(
+        401, "Check that all of the key is there, and that nobody has revoked it; or ask for another one."
+    ),
+    errors.CredentialsMissing: Kind(401, "Send `Authorization: Bearer` and your key."),
+    errors.KeyExpired: Kind(401, "Ask for a new key or token."),
+    errors.Forbidden: Kind(403, "Use credentials with the scope in `scope`, or ask for such."),
+    errors.TokenSpent: Kind(403, "Ask whoever gave you the token for a new one."),
+    errors.KeyNotFound: Kind(404, "Check the id; `GET /v1/api-keys` lists yours."),
     errors.RequestInvalid: Kind(422, "Correct what `detail` and `errors` name; /docs describes the request."),
     errors.HttpInvalid: Kind(400, "Use an HTTP client that speaks HTTP/1.1 as RFC 9112 has it."),
     errors.HeadTooLarge: Kind(431, "Send fewer or shorter header fields, cookies among them."),
@@ -58,6 +66,7 @@ KINDS: dict[type[TintypeError], Kind] = {
     errors.ImageNotFound: Kind(404, "Check the id or name. It may have been deleted."),
     errors.LinkInvalid: Kind(403, "Ask whoever gave you the link for a new one."),
     errors.MethodNotAllowed: Kind(405, "Use one of the methods in `Allow`."),
+    errors.IssuerUnavailable: Kind(503, "Wait for `Retry-After` seconds, then try again.", retryable=True),
     errors.Overloaded: Kind(
         503, "Wait for `Retry-After` seconds, then send the request again.", retryable=True
     ),

@@ -101,6 +101,12 @@ def _tune_malloc(threshold: int) -> None:
             mallopt(M_TRIM_THRESHOLD, threshold)
 
 
+def _identity(settings: Settings) -> str:
+    if settings.identity.mode == "local":
+        return "none: nobody is asked, and only this machine is listened to"
+    return "API keys, from `tintype keys create`"
+
+
 def _greet(settings: Settings, port: int, objects: str) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     base = f"http://{host}:{port}"
@@ -112,6 +118,7 @@ def _greet(settings: Settings, port: int, objects: str) -> None:
         f"  images     {objects}\n"
         f"  catalogue  {database}\n"
         f"  data       {settings.data_dir.resolve()}\n"
+        f"  identity   {_identity(settings)}\n"
         f"  try        curl -F file=@picture.jpg {base}/v1/images\n"
         f"  browse     {base}/docs\n\n"
         "  Ctrl-C ends it.\n",

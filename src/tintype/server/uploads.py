@@ -10,7 +10,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from multipart import parse_options_header
 
-from tintype.ingest.receive import Pace, fast_enough
+from tintype.ingest.receive import Pace, Receiver, fast_enough
 from tintype.model.body import Body
 from tintype.model.errors import (
     AttemptTooOld,
@@ -34,8 +34,10 @@ from tintype.model.errors import (
     UploadTooLarge,
 )
 from tintype.model.filename import clean_filename
+from tintype.model.identity import Grant, Principal
 from tintype.model.labels import attributes_of, tags_of
 from tintype.model.upload import Duplicate, Idempotency, Outcome, Replayed, Upload
+from tintype.server.access import principal_of
 from tintype.server.announced import digest_field, digests_of, idempotency_key_of
 from tintype.server.context import Context, context_of
 from tintype.server.forms import FilePart, Form, FormReader
@@ -43,11 +45,9 @@ from tintype.server.openapi import RAW_BODY, UPLOAD_BODY, may_fail
 from tintype.server.problems import problem_body, status_of
 from tintype.server.schemas import ImageOut, UploadResults, image_resource
 from tintype.server.warnings import declared_type_of
+from tintype.settings import LimitsSettings
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
-
-OWNER = "local"
-"""Whoever reaches a service without identity owns what is in it."""
 
 PARAMETERS = frozenset({"filename", "tag", "tags", "attributes", "on_duplicate"})
 ALREADY: dict[str, Any] = {
@@ -84,6 +84,7 @@ REFUSALS = (
 class Wishes:
     """What the request asks for beside the bytes: from the query, or from the text parts of a form."""
 
+    principal: Principal
     tags: tuple[str, ...]
     attributes: dict[str, Any]
     keep_duplicate: bool
@@ -129,7 +130,7 @@ async def upload_named_image(filename: str, request: Request) -> Response:
 async def _upload_raw(request: Request, filename: str) -> Response:
     context = context_of(request)
     wishes = _wishes(request, texts={})
-    incoming = context.receiver.begin(_declared_length(request), _announced(request))
+    incoming = _receiver(context, request).begin(_declared_length(request), _announced(request))
     try:
         async with fast_enough(context.settings.limits) as pace:
             async for chunk in _body(request):
@@ -145,13 +146,14 @@ async def _upload_raw(request: Request, filename: str) -> Response:
 
 async def _upload_form(request: Request, boundary: str) -> Response:
     context = context_of(request)
-    limits = context.settings.limits
-    _check_form_length(context, _declared_length(request))
+    receiver = _receiver(context, request)
+    limits = receiver.limits
+    _check_form_length(limits, _declared_length(request))
     digests = _announced(request)
     form = Form()
     try:
         async with fast_enough(limits) as pace, aclosing(_chunks(request, pace, digests)) as chunks:
-            await FormReader(context.receiver, limits, form).read(boundary, chunks)
+            await FormReader(receiver, limits, form).read(boundary, chunks)
         wishes = _wishes(request, form.texts)
         if len(form.files) == 1:
             return _answer(context, await _finish(context, wishes, form.files[0], protocol="multipart"))
@@ -163,7 +165,7 @@ async def _upload_form(request: Request, boundary: str) -> Response:
 async def _finish(context: Context, wishes: Wishes, part: FilePart, *, protocol: str) -> Outcome:
     """Hand one file to the one verb. Its id is made now: how long it took to arrive is not its age."""
     upload = Upload(
-        owner=OWNER,
+        owner=wishes.principal.owner,
         filename=clean_filename(part.filename),
         declared_type=part.declared_type,
         protocol=protocol,
@@ -171,10 +173,31 @@ async def _finish(context: Context, wishes: Wishes, part: FilePart, *, protocol:
         attributes=wishes.attributes,
         keep_duplicate=wishes.keep_duplicate,
     )
+    if (grant := wishes.principal.grant) is not None:
+        return await _finish_granted(context, wishes.principal, grant, upload, part.body)
     if wishes.idempotency_key is not None:
         fingerprint = _fingerprint(upload, part.body)
         upload = replace(upload, idempotency=Idempotency(wishes.idempotency_key, fingerprint))
     return await context.ingest.finish(upload, part.body)
+
+
+async def _finish_granted(
+    context: Context, holder: Principal, grant: Grant, upload: Upload, body: Body
+) -> Outcome:
+    """Finish an upload by token. The token and the bytes are its key: sent again, they get the same answer.
+
+    A space keeps that key apart from all that clients make.
+    """
+    key = f"upload token {grant.token_id} {body.sha256.hex()}"
+    keyed = replace(upload, idempotency=Idempotency(key, body.sha256))
+    async with context.parts.tokens.spending(holder, grant, body):
+        return await context.ingest.finish(keyed, body)
+
+
+def _receiver(context: Context, request: Request) -> Receiver:
+    """Return what takes the body: for the holder of an upload token, no more than the token allows."""
+    grant = principal_of(request).grant
+    return context.receiver if grant is None else context.receiver.narrowed(grant.max_bytes, grant.uses)
 
 
 async def _finish_several(context: Context, wishes: Wishes, files: list[FilePart]) -> Response:
@@ -223,6 +246,8 @@ def _status_and_image(context: Context, outcome: Outcome) -> tuple[int, dict[str
 
 
 def _wishes(request: Request, texts: dict[str, list[str]]) -> Wishes:
+    principal = principal_of(request)
+    grant = principal.grant
     query = request.query_params
     unknown = sorted(set(query) - PARAMETERS)
     if unknown:
@@ -238,9 +263,11 @@ def _wishes(request: Request, texts: dict[str, list[str]]) -> Wishes:
         raise RequestInvalid("`on_duplicate` is `existing` (the default) or `keep`.")
     listed = [tag for several in given("tags") for tag in several.split(",")]
     return Wishes(
-        tags=tags_of(given("tag") + listed),
+        principal=principal,
+        tags=tags_of([*(grant.tags if grant else ()), *given("tag"), *listed]),
         attributes=_attributes(given("attributes")),
-        keep_duplicate=on_duplicate == "keep",
+        # Whoever holds a token learns nothing of what its owner has: not even that these bytes are there.
+        keep_duplicate=on_duplicate == "keep" or grant is not None,
         idempotency_key=idempotency_key_of(request.headers.get("idempotency-key")),
     )
 
@@ -280,9 +307,8 @@ def _declared_length(request: Request) -> int | None:
     return int(length) if length is not None else None
 
 
-def _check_form_length(context: Context, length: int | None) -> None:
+def _check_form_length(limits: LimitsSettings, length: int | None) -> None:
     """Refuse before the body is read what no reading could make right."""
-    limits = context.settings.limits
     most = limits.max_upload_bytes * limits.max_files + limits.max_text_bytes
     if length is not None and length > most:
         raise UploadTooLarge(

@@ -1,0 +1,1 @@
+"""Identity: from credentials to a principal."""
