@@ -136,9 +136,9 @@ def _value(sort: Sort, value: object) -> datetime | int | str:
     match sort, value:
         case ((Sort.NEWEST | Sort.OLDEST), str()):
             return datetime.fromisoformat(value)
-        case ((Sort.LARGEST | Sort.SMALLEST), int()):
+        case ((Sort.LARGEST | Sort.SMALLEST), int()) if not isinstance(value, bool):
             return value
-        case ((Sort.BY_NAME | Sort.BY_NAME_REVERSED), str()):
+        case ((Sort.BY_NAME | Sort.BY_NAME_REVERSED), str()) if "\0" not in value:
             return value
         case _:
             raise ValueError("the value is not of this order's kind")

@@ -184,7 +184,9 @@ class ImagePatch(BaseModel):
 class LinkRequest(BaseModel):
     """How long a link shall live, and whether a browser saves the file or shows it."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"expires_in": 3600}})
+    model_config = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra={"example": {"expires_in": 3600}}
+    )
 
     expires_in: int | None = Field(default=None, ge=1, le=604_800, description="Seconds, a week at most.")
     disposition: Disposition = Field(default="attachment", description="`inline`: for a browser to show.")
