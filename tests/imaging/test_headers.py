@@ -213,6 +213,13 @@ def test_metadata_of_a_png_is_unpacked_to_a_bound(kind: bytes) -> None:
         header_of(data, max_metadata_bytes=800_000)
 
 
+@pytest.mark.parametrize("length", [65_535, 65_536, 65_537])
+def test_compressed_metadata_with_bytes_after_its_end_is_no_trap(length: int) -> None:
+    text = chunk(b"zTXt", b"Comment\x00\x00" + zlib.compress(bytes(length)) + b"more" * 20_000)
+
+    assert header_of(png_with([text], PNG)).width == 40
+
+
 def test_damaged_metadata_of_a_png_is_nobodys_concern() -> None:
     data = png_with([chunk(b"zTXt", b"Comment\x00\x00not deflated"), chunk(b"iCCP", b"")], PNG)
 

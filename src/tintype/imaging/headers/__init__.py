@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from tintype.imaging.headers.gif import read_gif
-from tintype.imaging.headers.header import Header, Span
+from tintype.imaging.headers.header import Header, Span, damaged
 from tintype.imaging.headers.heif import read_avif, read_heic
 from tintype.imaging.headers.jpeg import read_jpeg
 from tintype.imaging.headers.png import read_png
@@ -32,4 +32,7 @@ def read_header(image_format: Format, body: Body, limits: ImagingSettings) -> He
     Raises `ImageCorrupt` for a structure that no decoder can follow, `ImageTooLarge` for what
     breaks a limit, `UnsupportedType` for a coding that is not taken.
     """
-    return _READERS[image_format](body, limits)
+    try:
+        return _READERS[image_format](body, limits)
+    except IndexError as error:  # a walk that led beyond the end
+        raise damaged(f"The {image_format.label} ends early.") from error

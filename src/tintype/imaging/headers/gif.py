@@ -37,10 +37,7 @@ def read_gif(body: Body, limits: ImagingSettings) -> Header:
         raise damaged("The GIF ends within its header.")
     screen = int.from_bytes(view[6:8], "little"), int.from_bytes(view[8:10], "little")
     walk = _Walk()
-    try:
-        _follow(view, walk, limits)
-    except IndexError as error:
-        raise damaged("The GIF ends early.") from error
+    _follow(view, walk, limits)
     if walk.frames == 0:
         raise damaged("The GIF has no picture in it.")
     width, height = _size(screen, walk.first)

@@ -192,7 +192,7 @@ def _item_infos(data: bytes, meta: _Meta) -> None:
     """Read `iinf`: the type of each item (ISO/IEC 14496-12, section 8.11.6)."""
     skip = 8 if data[:1] > b"\x00" else 6
     for kind, info in _boxes(data[skip:], MAX_ITEMS):
-        if kind != b"infe" or info[:1] < b"\x02":
+        if kind != b"infe" or info[:1] < b"\x02" or len(info) < 12:  # noqa: PLR2004 - up to the type
             continue
         fields = _Fields(info, 4)
         number = fields.take(4 if info[0] > 2 else 2)  # noqa: PLR2004 - version 3 has wide ids
@@ -266,7 +266,7 @@ def _check_codec(image_format: Format, meta: _Meta) -> None:
         numbers = meta.referred(b"dimg", meta.primary)
     kinds = {meta.items[number].kind for number in numbers if number in meta.items}
     if kinds and not kinds <= _CODED[image_format] | _DERIVED:
-        names = ", ".join(sorted(kind.decode("ascii", "replace") for kind in kinds))
+        names = ", ".join(sorted(kind.decode() for kind in kinds if kind.isalnum())) or "unknown"
         raise UnsupportedType(
             f"The file looks like {image_format.name}, and its picture has another coding ({names}). "
             "Export it as JPEG, PNG or WebP."
@@ -286,17 +286,17 @@ def _configured_bits(kind: bytes, data: bytes) -> int:
     return 8
 
 
-def _shown(meta: _Meta) -> list[int]:
+def _shown(meta: _Meta) -> set[int]:
     """Return the pictures that the file offers: neither hidden, nor a thumbnail, nor alpha or depth."""
     parts = {source for kind, source, _ in meta.references if kind in (b"thmb", b"auxl")}
-    return [
+    return {
         number
         for number, item in meta.items.items()
         if number == meta.primary or (item.kind in _IMAGES and not item.hidden and number not in parts)
-    ]
+    }
 
 
-def _pixels(meta: _Meta, shown: list[int], bits: int, limits: ImagingSettings) -> int:
+def _pixels(meta: _Meta, shown: set[int], bits: int, limits: ImagingSettings) -> int:
     """Check every picture's size, tiles included; return the pixels of those that are shown."""
     limit = limits.max_pixels_avif if bits <= 8 else limits.max_pixels_avif_deep  # noqa: PLR2004 - bits
     total = 0

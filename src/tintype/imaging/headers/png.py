@@ -139,7 +139,7 @@ def _unpack(body: Body, walk: _Walk, kind: bytes, data: Span) -> None:
     inflater = zlib.decompressobj()
     for start in range(data.offset + skipped, data.offset + data.length, _STEP):
         piece = body.read(start, min(_STEP, data.offset + data.length - start))
-        while piece:
+        while piece and not inflater.eof:
             try:
                 walk.unpacked += len(inflater.decompress(piece, _STEP))
             except zlib.error:
