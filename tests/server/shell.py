@@ -8,15 +8,15 @@ import socket
 from collections.abc import AsyncIterator
 
 import uvicorn
-from fastapi import APIRouter, FastAPI, HTTPException, Request
+from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tintype.model.errors import ImageNotFound, StorageUnavailable
-from tintype.server.application import assemble, envelop
+from tintype.server.application import assemble
 from tintype.server.connection import Connection
-from tintype.server.middleware import ParsedBody
+from tintype.server.middleware import Envelope, ParsedBody
 from tintype.server.problems import BY_CODE
 from tintype.settings import LogSettings
 from tintype.telemetry import Metrics, configure_logs
@@ -116,14 +116,10 @@ class Fragile:
         await self.app(scope, receive, send)
 
 
-def service(*, fragile_outside: bool = False) -> FastAPI:
+def service() -> ASGIApp:
     app = assemble([router])
-    if not fragile_outside:
-        app.add_middleware(Fragile)
-    envelop(app, metrics, PARSED)
-    if fragile_outside:
-        app.add_middleware(Fragile)
-    return app
+    app.add_middleware(Fragile)
+    return Envelope(app, app.state.methods, metrics, PARSED)
 
 
 class Impatient(Connection):

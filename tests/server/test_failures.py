@@ -167,13 +167,3 @@ def test_an_answer_without_content_has_none(web: httpx.Client) -> None:
     answer = web.get("/v1/things/nothing")
     assert (answer.status_code, answer.content) == (204, b"")
     assert "content-type" not in answer.headers
-
-
-async def test_a_middleware_around_the_envelope_may_fail_too() -> None:
-    from server.shell import service  # noqa: PLC0415 # no process: the layers alone
-
-    transport = httpx.ASGITransport(service(fragile_outside=True), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        answer = await client.get("/v1/things/in-middleware")
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json()["code"] == "internal"

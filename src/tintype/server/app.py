@@ -1,6 +1,6 @@
 """Tintype's application: all of its routes, and what serves them."""
 
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from tintype.server import (
     api_keys,
@@ -13,9 +13,10 @@ from tintype.server import (
     uploads,
 )
 from tintype.server.access import guarded
-from tintype.server.application import Application, assemble, envelop
+from tintype.server.application import Application, assemble
 from tintype.server.context import Context
-from tintype.server.middleware import ParsedBody
+from tintype.server.express import Express
+from tintype.server.middleware import Envelope, ParsedBody
 
 _ROUTERS = (
     uploads.router,
@@ -29,12 +30,12 @@ _ROUTERS = (
 )
 
 
-def create_app(context: Context) -> FastAPI:
-    """Return the application that serves a context."""
+def create_app(context: Context) -> ASGIApp:
+    """Return the application that serves a context, in its envelope."""
     app = describe()
     app.state.context = context
-    envelop(app, context.metrics, ParsedBody(context.settings.limits.max_text_bytes))
-    return app
+    parsed = ParsedBody(context.settings.limits.max_text_bytes)
+    return Envelope(Express(app, "upload_images"), app.state.methods, context.metrics, parsed)
 
 
 def describe() -> Application:

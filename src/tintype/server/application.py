@@ -1,4 +1,4 @@
-"""The application as such: FastAPI with our failures, our document and our envelope, whatever its routes."""
+"""The application as such: FastAPI with our failures and our document, whatever its routes."""
 
 from collections.abc import Iterable
 from functools import cached_property
@@ -10,9 +10,7 @@ from fastapi import APIRouter, FastAPI
 
 from tintype.server.failures import HANDLERS
 from tintype.server.methods import Methods
-from tintype.server.middleware import Envelope, ParsedBody
 from tintype.server.openapi import document_of
-from tintype.telemetry import Metrics
 
 _DESCRIPTION = """\
 Send an image; Tintype checks it, keeps it, and tells who asked to hear of it.
@@ -57,8 +55,3 @@ def assemble(routers: Iterable[APIRouter]) -> Application:
     for router in routers:
         app.router.routes.extend(router.routes)
     return app
-
-
-def envelop(app: Application, metrics: Metrics, parsed: ParsedBody) -> None:
-    """Put the envelope around an application: request ids, headers, the log and the counts."""
-    app.add_middleware(Envelope, methods=app.state.methods, metrics=metrics, parsed=parsed)

@@ -104,6 +104,9 @@ class Connection(HttpToolsProtocol):
         """Hand the request to the application."""
         if self._resuming:
             return
+        if [name for name, _ in self.headers].count(b"host") > 1:  # RFC 9112, section 3.2
+            self._refusal = HttpInvalid("The request names two hosts. The connection is closed.")
+            raise self._refusal
         if self.parser.should_upgrade():
             self._skipped = _framing(self.headers)
         self._in_head = False

@@ -1,6 +1,7 @@
 """The doors for new images: a form, a raw body, a raw body under a name."""
 
 import hashlib
+import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -268,14 +269,15 @@ def _wishes(request: Request, texts: dict[str, list[str]]) -> Wishes:
         attributes=_attributes(given("attributes")),
         # Whoever holds a token learns nothing of what its owner has: not even that these bytes are there.
         keep_duplicate=on_duplicate == "keep" or grant is not None,
-        idempotency_key=idempotency_key_of(request.headers.get("idempotency-key")),
+        idempotency_key=idempotency_key_of(_field(request, "idempotency-key")),
     )
 
 
 def _attributes(texts: list[str]) -> dict[str, Any]:
     try:
-        return attributes_of(orjson.loads(texts[-1])) if texts and texts[-1].strip() else {}
-    except orjson.JSONDecodeError as error:
+        # Not orjson: it makes a long whole number a float, and so another number.
+        return attributes_of(json.loads(texts[-1])) if texts and texts[-1].strip() else {}
+    except (json.JSONDecodeError, RecursionError) as error:
         raise RequestInvalid(f"`attributes` is not JSON: {error}.") from error
 
 
@@ -287,7 +289,13 @@ def _numbered(wishes: Wishes, number: int) -> Wishes:
 
 
 def _announced(request: Request) -> dict[str, bytes]:
-    return digests_of((name, request.headers.get(name)) for name in ("Content-Digest", "Repr-Digest"))
+    return digests_of((name, _field(request, name)) for name in ("Content-Digest", "Repr-Digest"))
+
+
+def _field(request: Request, name: str) -> str | None:
+    """Return a field, all of its lines as one (RFC 9110, section 5.3); None where it is absent."""
+    lines = request.headers.getlist(name)
+    return ", ".join(lines) if lines else None
 
 
 def _fingerprint(upload: Upload, body: Body) -> bytes:
@@ -298,8 +306,8 @@ def _fingerprint(upload: Upload, body: Body) -> bytes:
 
 def _declared_length(request: Request) -> int | None:
     """Return Content-Length; refuse a coded body: its length and digest are those of something else."""
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
-    if coding not in ("", "identity"):
+    codings = {each.strip().lower() for each in (_field(request, "content-encoding") or "").split(",")}
+    if not codings <= {"", "identity"}:
         raise CodingUnsupported(
             "Send the image as it is, without Content-Encoding: it is compressed already.",
         )
