@@ -10,7 +10,9 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from attacks.speaking import speak
 from pictures import picture
+from service import Service
 
 DATA = picture(seed=660)
 NOBODY = "01932c07-209c-7f3a-8f51-6b1d0a4be3c2"
@@ -315,3 +317,46 @@ def test_a_page_runs_nothing_that_a_request_brought(client: httpx.Client) -> Non
         page = client.get(path, headers={"accept": "text/html"})
         assert hostile not in page.text
         assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("tag", ["a\u0085b", "a\u202eb", "a\u2066b", "a\u2028b", "a\x7fb", "a\x1b[31mb"])
+def test_no_tag_hides_or_turns_what_stands_beside_it(client: httpx.Client, tag: str) -> None:
+    assert_refused(client.post("/v1/images", params={"tag": tag}, content=picture(seed=664)), 422)
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ([("Content-Encoding", "identity"), ("Content-Encoding", "gzip")], "coding_unsupported"),
+        ([("Content-Encoding", "identity, gzip")], "coding_unsupported"),
+        ([("Repr-Digest", "md5=:aaaa:"), ("Repr-Digest", f"sha-256=:{'A' * 43}=:")], "digest_mismatch"),
+        ([("Content-Digest", "md5=:aaaa:"), ("Content-Digest", "sha-256")], "request_invalid"),
+        ([("Idempotency-Key", "one"), ("Idempotency-Key", "two")], "request_invalid"),
+    ],
+)
+def test_a_field_that_is_sent_twice_is_read_twice(
+    client: httpx.Client, fields: list[tuple[str, str]], code: str
+) -> None:
+    answer = client.post("/v1/images", content=picture(seed=665), headers=fields)
+
+    assert_refused(answer, 400, 415, 422)
+    assert answer.json()["code"] == code
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**400])
+def test_a_number_is_kept_as_it_is_or_refused(
+    client: httpx.Client, image: dict[str, Any], number: int
+) -> None:
+    told = json.dumps({"number": number})
+
+    sent = client.post("/v1/images", params={"attributes": told}, content=picture(seed=666))
+    changed = client.patch(image["urls"]["self"], json={"attributes": {"number": number}})
+
+    assert_refused(sent, 422)
+    assert_refused(changed, 422)
+
+
+def test_two_hosts_are_one_too_many(service: Service) -> None:
+    answer = speak(service, b"GET /readyz HTTP/1.1\r\nHost: x\r\nHost: y\r\nConnection: close\r\n\r\n")
+
+    assert (answer.status, answer.problem["code"]) == (400, "http_invalid")

@@ -5,13 +5,16 @@ import re
 from collections.abc import Iterable
 from typing import Any, cast
 
+import orjson
+
 from tintype.model.errors import RequestInvalid
 
 MAX_TAGS = 50
 MAX_TAG_LENGTH = 64
 MAX_ATTRIBUTES_BYTES = 8 * 1024
 
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+# Controls, ends of lines, what turns the direction of the text beside it (Unicode, UAX 9), surrogates.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def tags_of(raw: Iterable[str]) -> tuple[str, ...]:
@@ -32,9 +35,11 @@ def attributes_of(raw: object) -> dict[str, Any]:
     try:
         text = json.dumps(raw, allow_nan=False, ensure_ascii=False)
         size = len(text.encode())
+        orjson.dumps(raw)  # answers are written by it: it refuses longer numbers than it can read
     except (ValueError, TypeError, RecursionError) as error:
         raise RequestInvalid(
-            "Attributes hold JSON values in valid Unicode, and no NaN or Infinity."
+            "Attributes hold JSON values in valid Unicode, whole numbers of 64 bits at most, "
+            "and no NaN or Infinity."
         ) from error
     if size > MAX_ATTRIBUTES_BYTES:
         raise RequestInvalid(f"Attributes take up to {MAX_ATTRIBUTES_BYTES} bytes of JSON; these are {size}.")
