@@ -119,7 +119,12 @@ def command_of(server: EmbeddedPostgres) -> list[str]:
     """The words that start this server, without the kernel's promise to end it together with Tintype."""
     words = Path(f"/proc/{server.pid}/cmdline").read_text().split("\0")[:-1]
     words.append("--unix_socket_directories=.")  # a directory outside of the data is gone by then
-    owner = server.folder.stat()
+    return as_owner(server.folder, words)
+
+
+def as_owner(folder: Path, words: list[str]) -> list[str]:
+    """A command as the user whom the folder belongs to, who may look into the directories above."""
+    owner = folder.stat()
     if os.geteuid() != 0:
         return words
     passage = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
@@ -263,7 +268,7 @@ async def test_a_pid_that_somebody_else_got_meanwhile_does_not_keep_it_from_star
     async with EmbeddedPostgres.run(data_dir) as server:
         pid_file = server.folder / "postmaster.pid"
         _pid, rest = pid_file.read_text().split("\n", 1)
-    with running(["sleep", "60"]) as bystander:
+    with running(as_owner(server.folder, ["sleep", "60"])) as bystander:
         pid_file.write_text(f"{bystander.pid}\n{rest}")
 
         async with EmbeddedPostgres.run(data_dir) as server:
