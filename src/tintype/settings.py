@@ -4,17 +4,29 @@ The absence of settings is the laptop. Each setting that names an AWS thing move
 to AWS. Environment variables begin with `TINTYPE_`; a group and its field are joined by `__`.
 """
 
+import re
 from itertools import permutations
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tintype.model.image import Format
 
 MiB = 1024 * 1024
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+"""As browsers write it (RFC 6454, section 6.2): in lower case, without a path."""
 
 
 def is_loopback_url(url: str) -> bool:
@@ -152,7 +164,7 @@ class LimitsSettings(BaseModel):
     max_parts: int = Field(default=200, gt=0, description="Parts of one multipart request, text included.")
     max_text_bytes: int = Field(default=64 * 1024, gt=0, description="Of all text parts, or of a JSON body.")
     memory_bytes: int = Field(
-        default=MiB,
+        default=4194304,
         ge=0,
         description="A body up to this size stays in memory; a larger one goes to a file.",
     )
@@ -284,3 +296,26 @@ class Settings(BaseSettings):
     limits: LimitsSettings = Field(default=LimitsSettings())
     identity: IdentitySettings = Field(default=IdentitySettings())
     log: LogSettings = Field(default=LogSettings())
+    cors_origins: tuple[str, ...] = Field(  # behind `identity`, which its check asks for
+        default=(),
+        description="Origins whose pages may call the API from a browser: a JSON list, as "
+        '`["https://shop.example"]`. `["*"]`: all, where every request needs credentials.',
+    )
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+        default=(),
+        description="Addresses of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed: "
+        'a JSON list of networks, as `["10.0.0.0/16"]`. `X-Forwarded-Host` never is; see `public_url`.',
+    )
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        identity: IdentitySettings | None = info.data.get("identity")
+        if "*" in origins and (identity is None or identity.mode == "local"):
+            raise ValueError("`*` needs identity: without it any page could read and delete every image")
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin: a scheme, a host and, where it is not the scheme's own, a port"
+                )
+        return origins

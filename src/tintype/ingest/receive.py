@@ -61,7 +61,8 @@ class Receiver:
         Raises `UploadTooLarge` and `Overloaded`.
         """
         self.check_length(declared)
-        return Incoming(self, self.budget.admit(declared), dict(digests or {}))
+        is_large = declared is not None and declared > self.limits.memory_bytes
+        return Incoming(self, self.budget.admit(declared), dict(digests or {}), is_large)
 
     def check_length(self, length: int | None) -> None:
         """Raise `UploadTooLarge` for a length over the limit of one image."""
@@ -80,6 +81,8 @@ class Incoming:
     receiver: Receiver
     reservation: Reservation
     announced: dict[str, bytes]
+    is_large: bool = False
+    """Its declared length is more than may stay in memory: it goes to a file from its first byte on."""
     length: int = 0
     _hash: Hash = field(default_factory=hashlib.sha256)
     _sha512: Hash | None = None
@@ -104,7 +107,7 @@ class Incoming:
         if self._file is not None:
             if self._pending_bytes >= BLOCK:
                 await self._flush()
-        elif self.length > self.receiver.limits.memory_bytes or not self.reservation.take_memory(len(chunk)):
+        elif self._outgrows_memory(len(chunk)):
             await self._spool()
 
     async def finish(self) -> Body:
@@ -115,8 +118,9 @@ class Incoming:
             self._file = None
         else:
             data = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
-            self._absorb([data])
-            self._body = Body(self.length, self._hash.digest(), memory=bytes(data))
+            self._pending = [data]
+            await self._flush()
+            self._body = Body(self.length, self._hash.digest(), memory=data)
         self._pending = []
         self._verify()
         return self._body
@@ -137,8 +141,17 @@ class Incoming:
         await self._flush()
         self.reservation.give_memory_back()
 
+    def _outgrows_memory(self, more: int) -> bool:
+        limit = self.receiver.limits.memory_bytes
+        return self.length > limit or self.is_large or not self.reservation.take_memory(more)
+
     async def _flush(self) -> None:
-        chunks, self._pending, self._pending_bytes = self._pending, [], 0
+        """Hash what is pending, and write it if there is a file: off the event loop, unless it is little."""
+        chunks, size = self._pending, self._pending_bytes
+        self._pending, self._pending_bytes = [], 0
+        if size < BLOCK and self._file is None:
+            self._absorb(chunks)
+            return
         self._writing = self.receiver.threads.submit(self._absorb, chunks)
         await asyncio.wrap_future(self._writing)
 
