@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from tintype.model.errors import FilterInvalid, RequestInvalid
@@ -190,6 +190,12 @@ class LinkRequest(BaseModel):
 
     expires_in: int | None = Field(default=None, ge=1, le=604_800, description="Seconds, a week at most.")
     disposition: Disposition = Field(default="attachment", description="`inline`: for a browser to show.")
+
+    @field_validator("expires_in", mode="before")
+    @classmethod
+    def _whole(cls, seconds: object) -> object:
+        """Take 60.0 for the whole number that it is in JSON Schema (section 4.2.3)."""
+        return int(seconds) if isinstance(seconds, float) and seconds.is_integer() else seconds
 
 
 class LinkOut(BaseModel):
