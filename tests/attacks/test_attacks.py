@@ -35,14 +35,14 @@ TRIED = {
 }
 """Groups that the tests below run, with their categories; None stands for all categories."""
 NOT_HERE = {
-    ("auth", "api-key"): "the service has no identity: it listens on loopback, for one owner",
-    ("auth", "jwt"): "the service has no identity: it listens on loopback, for one owner",
-    ("auth", "isolation"): "there is one owner; links are attacked in test_questions.py",
+    ("auth", "api-key"): "the service attacked here has no identity; journeys/test_identity.py attacks keys",
+    ("auth", "jwt"): "as above; journeys/test_tokens_of_issuers.py attacks tokens",
+    ("auth", "isolation"): "as above; journeys/test_isolation.py attacks owners, test_questions.py links",
     ("tus", None): "there are no resumable uploads",
     ("direct", None): "there are no uploads straight to S3",
     ("urls", None): "there are no uploads by address: the service fetches nothing",
 }
-"""Groups of what the service does not have, with the reason."""
+"""Groups that are not tried here, with the reason."""
 OTHERWISE = {
     "1300bb8862f0": (201, "a file of a form is an image whatever its field is called, as the API says"),
 }
@@ -113,7 +113,7 @@ def slow(target: Service) -> Iterator[Slow]:
 def trickle(target: Service) -> bytes:
     """Send a body a byte at a time, and return what comes back."""
     with socket.create_connection(address_of(target), timeout=60) as connection:
-        connection.sendall(b"POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n")
+        connection.sendall(b"POST /v1/images HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n")
         connection.settimeout(2)
         deadline = time.monotonic() + 45
         while time.monotonic() < deadline:
@@ -224,8 +224,9 @@ def test_a_request_that_deceives_gets_one_answer_and_no_second_request(target: S
 
 def test_what_follows_a_deception_is_never_parsed(target: Service, client: httpx.Client) -> None:
     image = client.post("/v1/images?on_duplicate=keep", content=picture(seed=602)).json()
-    smuggled = f"DELETE {image['urls']['self']} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-    head = b"POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+    smuggled = f"DELETE {image['urls']['self']} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    head = b"POST /v1/images HTTP/1.1\r\nHost: localhost\r\n"
+    head += b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
 
     for framing in (head, head.replace(b"chunked", b"\tchunked"), head.replace(b": chunked", b" : chunked")):
         assert speak(target, framing + b"0\r\n\r\n" + smuggled).status == 400
@@ -238,7 +239,7 @@ def test_an_upload_that_is_reset_is_stored_once_however_often_it_is_repeated(
 ) -> None:
     data = picture(seed=603)
     key = {"Idempotency-Key": "reset-after-the-last-byte"}
-    head = f"POST /v1/images?on_duplicate=keep HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n"
+    head = f"POST /v1/images?on_duplicate=keep HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n"
     with socket.create_connection(address_of(target)) as connection:
         connection.sendall(f"{head}Idempotency-Key: {key['Idempotency-Key']}\r\n\r\n".encode() + data)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
