@@ -123,7 +123,7 @@ def test_a_connection_that_breaks_off_stores_nothing_and_leaves_the_service_well
     address = urlsplit(service.base)
     with socket.create_connection((address.hostname, address.port or 0)) as connection:
         connection.sendall(
-            b"POST /v1/images HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n" + b"10\r\n" + bytes(16)
+            b"POST /v1/images HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n" + b"10\r\n" + bytes(16)
         )
 
     assert client.get("/readyz").status_code == 200

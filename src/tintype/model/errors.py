@@ -243,6 +243,20 @@ class LinkInvalid(TintypeError):
     title = "The link has expired or is not valid"
 
 
+class HostRefused(TintypeError):
+    """The request names a host that is not this service, which without identity is loopback only."""
+
+    code = "host_refused"
+    title = "This service does not go by that name"
+
+
+class OriginRefused(TintypeError):
+    """A browser says that a page of another site asks, and that site is not among those that may."""
+
+    code = "origin_refused"
+    title = "Pages of that site may not do this"
+
+
 class MethodNotAllowed(TintypeError):
     """The path is known, the method is not one of its own."""
 

@@ -17,6 +17,7 @@ from tintype.server.application import Application, assemble
 from tintype.server.context import Context
 from tintype.server.express import Express
 from tintype.server.middleware import Envelope, ParsedBody
+from tintype.server.origins import protect
 
 _ROUTERS = (
     uploads.router,
@@ -35,7 +36,8 @@ def create_app(context: Context) -> ASGIApp:
     app = describe()
     app.state.context = context
     parsed = ParsedBody(context.settings.limits.max_text_bytes)
-    return Envelope(Express(app, "upload_images"), app.state.methods, context.metrics, parsed)
+    protected = protect(Express(app, "upload_images"), context.settings)
+    return Envelope(protected, app.state.methods, context.metrics, parsed)
 
 
 def describe() -> Application:

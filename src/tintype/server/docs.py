@@ -7,7 +7,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Literal, Union, cast, get_args, get_origin
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, IPvAnyNetwork, SecretStr
 from pydantic.fields import FieldInfo
 
 from tintype.server.app import describe
@@ -56,6 +56,7 @@ _NAMES: dict[object, str] = {
     str: "text",
     Path: "path",
     SecretStr: "secret text",
+    IPvAnyNetwork: "networks",
 }
 
 
@@ -136,10 +137,10 @@ def _kind(annotation: object) -> str:
         return ", ".join(f"`{each}`" for each in get_args(annotation))
     if origin in (Union, UnionType):
         return " or ".join(_kind(each) for each in get_args(annotation) if each is not NoneType)
-    if origin is frozenset:
-        return f"list of {_kind(get_args(annotation)[0])}"
     if _listed(annotation) is not None:
         return "list of objects"
+    if origin in (frozenset, tuple):
+        return f"list of {_kind(get_args(annotation)[0])}"
     return _NAMES[annotation]
 
 

@@ -19,6 +19,8 @@ from tintype.telemetry import Metrics, get_logger
 
 UNMATCHED = "unmatched"
 """The route of requests that fit none: their paths are strangers' text, and no label or field."""
+MORE_HEADERS = "more_headers"
+"""In a request's state: pairs of bytes for the head of its answer, whichever layer gives that."""
 
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked every few seconds by machines: their successes are told at the level `debug` only."""
@@ -169,6 +171,7 @@ class _Exchange:
             present = {name.lower() for name, _ in headers}
             headers += [each for each in _DEFAULTS.items() if each[0] not in present]
             headers.append((b"x-request-id", self._request_id.encode()))
+            headers += self.scope["state"].get(MORE_HEADERS, ())
             message["headers"] = headers
         else:
             self.bytes_out += len(message.get("body", b""))

@@ -65,6 +65,10 @@ KINDS: dict[type[TintypeError], Kind] = {
     errors.NotFound: Kind(404, "Check the address; /docs lists those that exist."),
     errors.ImageNotFound: Kind(404, "Check the id or name. It may have been deleted."),
     errors.LinkInvalid: Kind(403, "Ask whoever gave you the link for a new one."),
+    errors.HostRefused: Kind(421, "Use `localhost`, or the address in `TINTYPE_PUBLIC_URL`."),
+    errors.OriginRefused: Kind(
+        403, "Open Tintype's own page, or ask the operator to name your origin in `TINTYPE_CORS_ORIGINS`."
+    ),
     errors.MethodNotAllowed: Kind(405, "Use one of the methods in `Allow`."),
     errors.IssuerUnavailable: Kind(503, "Wait for `Retry-After` seconds, then try again.", retryable=True),
     errors.Overloaded: Kind(
