@@ -270,10 +270,19 @@ async def test_a_pid_that_somebody_else_got_meanwhile_does_not_keep_it_from_star
         _pid, rest = pid_file.read_text().split("\n", 1)
     with running(as_owner(server.folder, ["sleep", "60"])) as bystander:
         pid_file.write_text(f"{bystander.pid}\n{rest}")
+        server.socket_dir.mkdir(mode=0o700, exist_ok=True)
+        (server.socket_dir / ".s.PGSQL.5432.lock").write_text(f"{bystander.pid}\n{rest}")
 
         async with EmbeddedPostgres.run(data_dir) as server:
             assert await read(server) == ["kept"]
         assert bystander.poll() is None
+
+
+async def test_a_pid_file_that_was_cut_short_does_not_keep_it_from_starting(data_dir: Path) -> None:
+    (data_dir / "postgres" / "data" / "postmaster.pid").touch()
+
+    async with EmbeddedPostgres.run(data_dir) as server:
+        assert await read(server) == ["kept"]
 
 
 async def test_when_it_dies_it_is_started_again_with_all_that_was_committed(data_dir: Path) -> None:
@@ -325,6 +334,19 @@ async def test_a_start_that_fails_says_why_and_what_to_do(data_dir: Path) -> Non
 
     assert "TINTYPE_DATABASE__URL" in str(refused.value)
     assert 'could not access file "nothing"' in str(refused.value)
+
+
+async def test_the_log_does_not_grow_for_ever_and_tells_nothing_of_what_is_stored(data_dir: Path) -> None:
+    log = data_dir / "postgres" / "server.log"
+    log.write_bytes(b"old\n" * 300_000)
+
+    async with EmbeddedPostgres.run(data_dir) as server:
+        with pytest.raises(psycopg.DataError):
+            await run(server.url, "SELECT note::int, 'statement' FROM notes")
+
+    assert log.stat().st_size < 10_000
+    assert "statement" not in log.read_text()
+    assert log.with_suffix(".log.old").stat().st_size == 1_200_000
 
 
 async def test_data_of_another_version_is_not_touched(data_dir: Path) -> None:

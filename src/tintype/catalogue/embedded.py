@@ -37,6 +37,8 @@ START_SECONDS = 60
 RESTART_PAUSE_SECONDS = 2
 STOP_SECONDS = 8
 """For a clean end. Then PostgreSQL is told to drop everything; its log is the net, as after a crash."""
+LONGEST_LOG = 1 << 20
+"""In bytes, at a start; then a new one begins, and the one before it is kept."""
 LONGEST_SOCKET_PATH = 103
 """sun_path of unix(7) less its NUL: 107 bytes on Linux, 103 on macOS."""
 
@@ -63,6 +65,9 @@ _SETTINGS = {
     "max_logical_replication_workers": "0",
     "timezone": "UTC",
     "log_timezone": "UTC",
+    # What people store is not for the log: neither statements nor the values that they met.
+    "log_error_verbosity": "terse",
+    "log_min_error_statement": "panic",
     "log_checkpoints": "off",
 }
 
@@ -182,14 +187,12 @@ class EmbeddedPostgres:
     async def _end_left_over(self) -> None:
         """Stop a server that survived its Tintype: two must never work on the same files."""
         pid_file = self.folder / "postmaster.pid"
-        with contextlib.suppress(FileNotFoundError):
-            pid = int(pid_file.read_text().split("\n", 1)[0])
-            if _works_in(pid, self.folder):
-                await self._end(pid)
-            # A pid that another process got meanwhile keeps PostgreSQL from starting. Our own, its
-            # parent's, does not, and the rest of the file still guards against surviving children.
-            first, rest = pid_file.read_text().split("\n", 1)
-            pid_file.write_text(f"{os.getpid():<{len(first)}}\n{rest}")
+        pid = _pid_in(pid_file)
+        if pid is not None and _works_in(pid, self.folder):
+            await self._end(pid)
+        _disarm(pid_file)
+        for name in (".s.PGSQL.5432", ".s.PGSQL.5432.lock"):
+            (self.socket_dir / name).unlink(missing_ok=True)
 
     async def _end(self, pid: int) -> None:
         for request, seconds in ((signal.SIGINT, STOP_SECONDS), (signal.SIGQUIT, 2), (signal.SIGKILL, 2)):
@@ -213,7 +216,7 @@ class EmbeddedPostgres:
 
     async def _try_start(self, deadline: float) -> bool:
         """Return False where another try may help, raise where it does not."""
-        known = _size(self.log)
+        known = _end_of(self.log)
         self._process = await self._launch()
         while time.monotonic() < deadline:
             if await self._answers():
@@ -420,8 +423,33 @@ def _works_in(pid: int, folder: Path) -> bool:
         return False
 
 
-def _size(log: Path) -> int:
-    return log.stat().st_size if log.exists() else 0
+def _pid_in(pid_file: Path) -> int | None:
+    first = pid_file.read_text().split("\n", 1)[0] if pid_file.exists() else ""
+    return int(first) if first.isdigit() else None
+
+
+def _disarm(pid_file: Path) -> None:
+    """Keep the pid of a dead server from stopping the next one.
+
+    Another process may have got it meanwhile, or nobody may have collected the dead. Our own pid, its
+    parent's, does not stop PostgreSQL, and the rest of the file still guards against surviving children.
+    """
+    if not pid_file.exists():
+        return
+    _pid, complete, rest = pid_file.read_text().partition("\n")
+    if complete:
+        pid_file.write_text(f"{os.getpid()}\n{rest}")
+    else:
+        pid_file.unlink()  # cut short by a crash, before the server had any children
+
+
+def _end_of(log: Path) -> int:
+    """Return where the log goes on. One that has grown long is put aside, in place of the one before."""
+    size = log.stat().st_size if log.exists() else 0
+    if size <= LONGEST_LOG:
+        return size
+    log.replace(log.with_suffix(".log.old"))
+    return 0
 
 
 def _tail(log: Path, start: int) -> str:
