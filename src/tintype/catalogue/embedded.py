@@ -132,7 +132,6 @@ class EmbeddedPostgres:
         account = _account_for(home / "data")
         server = cls(home / "data", home / "server.log", _binaries(), account, _socket_dir(home, account))
         await server._make()
-        await server._end_left_over()
         stack.push_async_callback(server._stop)
         await server._start()
         return server
@@ -206,6 +205,7 @@ class EmbeddedPostgres:
 
     async def _start(self) -> None:
         """Start and wait until it answers; again while children of a killed server are still ending."""
+        await self._end_left_over()
         deadline = time.monotonic() + START_SECONDS
         while not await self._try_start(deadline):
             pass
@@ -324,8 +324,8 @@ def _account_for(folder: Path) -> _Account | None:
 def _privileges(account: _Account | None) -> list[str]:
     """Return the words before a command that hand it just the rights it needs.
 
-    `--pdeathsig`: the kernel asks PostgreSQL to stop when Tintype is killed; systems without setpriv
-    (macOS) keep it running until the next start ends it. As root it becomes the account, and may still
+    `--pdeathsig`: the kernel asks PostgreSQL to stop when Tintype is killed. Systems without setpriv
+    (macOS) keep it running; there the next start says that it is. As root it becomes the account, and may still
     read its way to binaries and data under a closed home directory, whose modes are nobody's to change.
     """
     setpriv = shutil.which("setpriv")
