@@ -17,6 +17,7 @@ from made_images import encoded, gradient, hungry_png, slow_png
 from pictures import picture
 from tintype.imaging.cage import Cage
 from tintype.imaging.inspect import Inspector
+from tintype.imaging.process import StartFailed
 from tintype.model.errors import DecoderFailed, ImageCorrupt, Overloaded
 from tintype.model.image import Facts
 from tintype.settings import ImagingSettings, MiB
@@ -213,6 +214,35 @@ async def test_nothing_is_left_of_a_closed_cage() -> None:
     assert started
     assert not any(worker.is_running() for worker in started)
     assert open_descriptors() <= before
+
+
+async def test_a_cage_whose_workers_do_not_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")  # an installation that is broken
+
+    with pytest.raises(StartFailed):
+        async with Cage.open(ImagingSettings(workers=1)):
+            pytest.fail("the cage opened without workers")
+
+
+async def test_a_pool_that_cannot_grow_back_goes_on_trying(
+    open_cage: OpenCage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspector = await open_cage(workers=1, wait_seconds=0.3)
+    assert await settled(2)
+    python = sys.executable
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    killed = workers()
+    for worker in killed:
+        worker.send_signal(signal.SIGKILL)
+    for worker in killed:
+        assert await eventually(partial(ended, worker))
+
+    with pytest.raises(Overloaded):
+        await inspector.inspect(in_memory(SMALL))
+    monkeypatch.setattr(sys, "executable", python)
+
+    assert await settled(2)
+    assert (await inspector.inspect(in_memory(SMALL))).width == 64
 
 
 async def test_a_worker_sees_nothing_of_ours(open_cage: OpenCage, monkeypatch: pytest.MonkeyPatch) -> None:
