@@ -325,8 +325,10 @@ def _privileges(account: _Account | None) -> list[str]:
     """Return the words before a command that hand it just the rights it needs.
 
     `--pdeathsig`: the kernel asks PostgreSQL to stop when Tintype is killed. Systems without setpriv
-    (macOS) keep it running; there the next start says that it is. As root it becomes the account, and may still
-    read its way to binaries and data under a closed home directory, whose modes are nobody's to change.
+    (macOS) keep it running; there the next start says that it is.
+
+    As root it becomes the account, and may still read its way to binaries and data under a closed home
+    directory, whose modes are not ours to change.
     """
     setpriv = shutil.which("setpriv")
     if setpriv is None:
