@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from tintype.imaging.process import StartFailed
 from tintype.model.errors import DecoderFailed, ImageCorrupt, Overloaded
 from tintype.model.image import Facts
 from tintype.settings import ImagingSettings, MiB
-from worker_processes import busy_worker, ended, settled, workers
+from worker_processes import busy_worker, ended, is_confined, settled, workers
 
 OpenCage = Callable[..., Awaitable[Inspector]]
 
@@ -271,12 +272,21 @@ asyncio.run(main())
 """
 
 
+def workers_of(pid: int, count: int) -> list[psutil.Process]:
+    """Return the workers of another process, as soon as all of them are ready."""
+    for _ in range(500):
+        found = psutil.Process(pid).children()
+        if len(found) == count and all(map(is_confined, found)):
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"{count} workers were to be ready")
+
+
 def test_no_worker_outlives_a_killed_service() -> None:
     with subprocess.Popen([sys.executable, "-c", KEEPER], stdout=subprocess.PIPE) as service:
         assert service.stdout is not None
         assert service.stdout.readline() == b"ready\n"
-        left = psutil.Process(service.pid).children()
-        assert len(left) >= 2
+        left = workers_of(service.pid, 3)
         service.kill()
     _, alive = psutil.wait_procs(left, timeout=5)
     assert alive == []
@@ -286,7 +296,7 @@ def test_workers_stay_while_a_service_that_was_told_to_stop_drains() -> None:
     with subprocess.Popen([sys.executable, "-c", KEEPER], stdout=subprocess.PIPE) as service:
         assert service.stdout is not None
         assert service.stdout.readline() == b"ready\n"
-        children = psutil.Process(service.pid).children()
+        children = workers_of(service.pid, 3)
         for worker in children:
             worker.send_signal(signal.SIGTERM)
             worker.send_signal(signal.SIGINT)
