@@ -69,7 +69,7 @@ def main(
         contestants=[
             everyone[name] for name in _list(who, "floor,plain,tintype" if quick else ",".join(everyone))
         ],
-        plan=Plan(seconds or (1.0 if quick else 2.5), rounds or (1 if quick else 3)),
+        plan=Plan(seconds or (1.0 if quick else 2.0), rounds or (1 if quick else 3)),
     )
     result = _measure(chosen, {"inspection": inspect, "command": " ".join(["tintype_bench", *sys.argv[1:]])})
     report.show(result, Console(width=None if sys.stdout.isatty() else WIDTH))

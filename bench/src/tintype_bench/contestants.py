@@ -131,13 +131,22 @@ def contestants(inspect: Inspect) -> dict[str, Contestant]:
         Contestant("floor", "raw", _floor, publishes=False),
         Contestant("plain", "form", Plain("plain"), must_succeed=False),
         Contestant(
-            "plain-threads", "form", Plain("plain-threads"), path="/v1/threads/images", must_succeed=False
+            "plain-threads",
+            "form",
+            Plain("plain-threads"),
+            path="/v1/threads/images",
+            concurrencies=(8,),
+            must_succeed=False,
         ),
         Contestant("tintype", "raw", Tintype("tintype", inspect)),
-        Contestant("tintype-form", "form", Tintype("tintype-form", inspect)),
+        Contestant("tintype-form", "form", Tintype("tintype-form", inspect), concurrencies=(8,)),
         Contestant("tintype-full", "raw", Tintype("tintype-full", "full"), concurrencies=(8, 64)),
         Contestant(
-            "laptop", "raw", Tintype("laptop", inspect, laptop=True), publishes=False, concurrencies=(8,)
+            "laptop",
+            "raw",
+            Tintype("laptop", inspect, laptop=True),
+            publishes=False,
+            concurrencies=(8,),
         ),
     )
     return {contestant.name: contestant for contestant in everyone}
