@@ -51,38 +51,41 @@ WITH arrived AS (
         camera jsonb, exif jsonb, location jsonb, thumbhash text, dominant_color text, phash bigint,
         tags text[], attributes jsonb, search text, protocol text, keep boolean,
         key text, fingerprint text, payload jsonb)
-), fenced AS (
-    SELECT *,
-        -- An attempt that old may find its object swept away; one from the future would hide from the sweep.
-        began_at(id) < now() - interval '60 minutes' OR began_at(id) > now() + interval '5 minutes' AS stale,
-        payload || jsonb_build_object('created_at', moment, 'updated_at', moment) AS told
-    FROM arrived
-    CROSS JOIN to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"') AS moment
 )"""
+
+# The fence. An attempt that is older may find its object swept away; one from the future would hide from
+# the sweep.
+_IN_TIME: LiteralString = (
+    "tstzrange(now() - interval '60 minutes', now() + interval '5 minutes') @> began_at(arrived.id)"
+)
+_TOLD: LiteralString = "payload || jsonb_build_object('created_at', moment, 'updated_at', moment) AS told"
+_MOMENT: LiteralString = (
+    """to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"') AS moment"""
+)
 
 # What arrives was looked for shortly before, and was not there: as good as always it still is not. If it
 # is, the unique indexes refuse the whole statement, and the careful one sees who was faster.
-_HOPEFUL: LiteralString = """, judged AS MATERIALIZED (
-    SELECT *, NULL::timestamptz AS committed_at, true AS first_of_its_bytes,
-        CASE WHEN stale THEN 'stale' ELSE 'new' END AS verdict
-    FROM fenced
+_HOPEFUL: LiteralString = f""", judged AS MATERIALIZED (
+    SELECT arrived.*, {_TOLD}, NULL::timestamptz AS committed_at, true AS first_of_its_bytes,
+        CASE WHEN {_IN_TIME} THEN 'new' ELSE 'stale' END AS verdict
+    FROM arrived CROSS JOIN {_MOMENT}
 )"""
 
 # `known`: an earlier run of this very commit was made, and its answer lost. `met`: the key was used, or the
 # bytes are there.
-_CAREFUL: LiteralString = """, judged AS MATERIALIZED (
-    SELECT fenced.*, known.created_at AS committed_at, twin.id IS NULL AS first_of_its_bytes,
+_CAREFUL: LiteralString = f""", judged AS MATERIALIZED (
+    SELECT arrived.*, {_TOLD}, known.created_at AS committed_at, twin.id IS NULL AS first_of_its_bytes,
         CASE
             WHEN known.id IS NOT NULL THEN 'known'
             WHEN used.key IS NOT NULL OR (twin.id IS NOT NULL AND NOT keep) THEN 'met'
-            WHEN stale THEN 'stale'
-            ELSE 'new'
+            WHEN {_IN_TIME} THEN 'new'
+            ELSE 'stale'
         END AS verdict
-    FROM fenced
-    LEFT JOIN images AS known ON known.id = fenced.id
-    LEFT JOIN images AS twin ON twin.owner = fenced.owner AND twin.sha256 = decode(fenced.sha256, 'hex')
+    FROM arrived CROSS JOIN {_MOMENT}
+    LEFT JOIN images AS known ON known.id = arrived.id
+    LEFT JOIN images AS twin ON twin.owner = arrived.owner AND twin.sha256 = decode(arrived.sha256, 'hex')
         AND twin.canonical
-    LEFT JOIN idempotency AS used ON used.owner = fenced.owner AND used.key = fenced.key
+    LEFT JOIN idempotency AS used ON used.owner = arrived.owner AND used.key = arrived.key
 )"""
 
 # Rows go in sorted, so that two writers do not wait for each other crosswise.
