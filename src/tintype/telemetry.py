@@ -144,6 +144,7 @@ class Metrics:
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
             registry=registry,
         )
+        self._stages: dict[str, Histogram] = {}
         self.in_flight_bytes = Gauge(
             "tintype_in_flight_bytes", "Bodies that are being received or stored.", registry=registry
         )
@@ -165,7 +166,10 @@ class Metrics:
 
     def stage(self, name: str) -> Timer:
         """Measure a stage of an upload: `with metrics.stage("put"):`, also when it fails."""
-        return self.stage_seconds.labels(name).time()
+        stage = self._stages.get(name)
+        if stage is None:  # finding a metric by its label costs more than measuring
+            stage = self._stages[name] = self.stage_seconds.labels(name)
+        return stage.time()
 
     def render(self) -> bytes:
         """Return all of it as Prometheus's text (`prometheus_client.CONTENT_TYPE_LATEST`)."""
