@@ -169,7 +169,7 @@ class LimitsSettings(BaseModel):
         description="A body up to this size stays in memory; a larger one goes to a file.",
     )
     memory_total_bytes: int = Field(
-        default=64 * MiB,
+        default=32 * MiB,
         ge=0,
         description="All bodies in memory together; beyond, small ones go to files too.",
     )

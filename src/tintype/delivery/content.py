@@ -7,7 +7,7 @@ from datetime import datetime
 from email.utils import format_datetime, parsedate_to_datetime
 
 from tintype.model.errors import RangeNotSatisfiable, StorageUnavailable
-from tintype.model.image import Image
+from tintype.model.image import Image, State
 from tintype.objects.keys import original_key
 from tintype.objects.store import Objects
 
@@ -37,6 +37,15 @@ class Selection:
 def content_etag(image: Image) -> str:
     """Return the strong entity tag of the bytes: their SHA-256, which no other bytes have."""
     return f'"{image.sha256.hex()}"'
+
+
+def require_ready(image: Image) -> None:
+    """Raise `StorageUnavailable` for an image whose bytes a check found to be lost or changed."""
+    if image.state is not State.READY:
+        raise StorageUnavailable(
+            f"The bytes of this image are {image.state}; they are not delivered until they are recovered.",
+            retry_after=300,
+        )
 
 
 def select(image: Image, conditions: Conditions) -> Selection:

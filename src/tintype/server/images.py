@@ -201,6 +201,7 @@ async def image_content(
             context.parts.verify_link(image_id, params.expires, params.signature)
             owner = await images.owner_of(tx, image_id)
         image = _found(None if owner is None else await images.find(tx, owner, image_id))
+    content.require_ready(image)
     if params.redirect:
         attachment = params.disposition == "attachment"
         link = await _link(request, image, context.settings.link_ttl_seconds, attachment=attachment)
