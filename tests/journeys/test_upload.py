@@ -218,3 +218,11 @@ def test_a_declared_type_and_name_that_the_bytes_contradict_are_warnings(client:
         "jpg",
     )
     assert {warning["code"] for warning in image["warnings"]} == {"type_mismatch", "extension_mismatch"}
+
+
+def test_a_type_that_says_nothing_is_no_contradiction(client: httpx.Client) -> None:
+    file = ("sea.webp", picture("WEBP", seed=16), "application/octet-stream")  # as curl -F sends it
+
+    image = client.post("/v1/images", files={"file": file}).json()
+
+    assert (image["declared_type"], image["content_type"], image["warnings"]) == (None, "image/webp", [])

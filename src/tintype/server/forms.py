@@ -9,6 +9,7 @@ from tintype.ingest.receive import Incoming, Receiver
 from tintype.model.body import Body
 from tintype.model.errors import FileMissing, MultipartInvalid
 from tintype.server.announced import digests_of
+from tintype.server.warnings import declared_type_of
 from tintype.settings import LimitsSettings
 
 MAX_HEADER_BYTES = 8 * 1024
@@ -106,7 +107,7 @@ class FormReader:
             self._text.clear()
         elif part.filename or file.length:  # a browser sends an empty nameless part for an input left empty
             body = await file.finish()
-            self.form.files.append(FilePart(part.filename or "", part.content_type, body))
+            self.form.files.append(FilePart(part.filename or "", declared_type_of(part.content_type), body))
 
     def _add_text(self, data: bytes) -> None:
         self._text_bytes += len(data)
