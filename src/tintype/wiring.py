@@ -88,6 +88,8 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
         relay = Relay(database, _publisher(settings, data_dir), settings.events.poll_seconds, metrics)
         stack.push_async_callback(_stop, asyncio.create_task(relay.run(), name="relay"))
         links, verify_link = _links(settings, data_dir)
+        budget = Budget(settings.limits, spool_dir)
+        metrics.in_flight_bytes.set_function(lambda: budget.in_flight)
         yield Parts(
             settings=settings,
             metrics=metrics,
@@ -95,7 +97,7 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
             database=database,
             objects=objects,
             inspector=inspector,
-            receiver=Receiver(settings.limits, spool_dir, Budget(settings.limits, spool_dir), threads),
+            receiver=Receiver(settings.limits, spool_dir, budget, threads),
             ingest=Ingest(inspector, objects, commits, metrics),
             links=links,
             verify_link=verify_link,

@@ -1,7 +1,8 @@
 """Bad input gets a clear problem, and nothing is stored."""
 
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 import httpx
@@ -186,3 +187,25 @@ def test_malformed_json_is_told_where_it_breaks(client: httpx.Client) -> None:
 
     assert (answer.status_code, answer.json()["code"]) == (422, "request_invalid")
     assert "JSON" in answer.json()["detail"]
+
+
+def test_bodies_on_their_way_are_counted_in_the_metrics_until_they_end(serve: Callable[..., Service]) -> None:
+    service = serve()
+    address = urlsplit(service.base)
+
+    def in_flight() -> float:
+        lines = httpx.get(f"{service.base}/metrics").text.splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith("tintype_in_flight_bytes "))
+
+    with socket.create_connection((address.hostname, address.port or 0)) as connection:
+        head = b"POST /v1/images HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n"
+        connection.sendall(head + bytes(16))
+        wait_until(lambda: in_flight() == 5000)
+    wait_until(lambda: in_flight() == 0)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
