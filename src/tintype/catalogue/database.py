@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from typing import Any, Self, TypeVar
 
 import orjson
@@ -42,6 +43,15 @@ _CONNECTION: dict[str, str | int | None] = {
 T = TypeVar("T")
 
 
+class Reach(Enum):
+    """Whose rows a statement may touch when it is not one owner's."""
+
+    EVERY_OWNER = "every owner"
+
+
+EVERY_OWNER = Reach.EVERY_OWNER
+
+
 @dataclass(frozen=True, slots=True)
 class Database:
     """A pool of connections to one database whose schema fits this program."""
@@ -73,17 +83,17 @@ class Database:
             await pool.close()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[Tx]:
+    async def transaction(self, owner: str | Reach = EVERY_OWNER) -> AsyncGenerator[Tx]:
         """Run the block as one transaction: committed at its end, rolled back by an exception.
 
         Raises `DatabaseUnavailable` when no connection is free in time or the database fails. When the
         connection breaks during the commit, it is not known whether the block's changes were made.
         """
-        async with self.reading() as tx, tx.transaction():
+        async with self.reading(owner) as tx, tx.transaction():
             yield tx
 
     @asynccontextmanager
-    async def reading(self) -> AsyncGenerator[Tx]:
+    async def reading(self, owner: str | Reach = EVERY_OWNER) -> AsyncGenerator[Tx]:
         """Run the block's statements one by one, each seeing the newest state: for a single read.
 
         Two round trips cheaper than a transaction. Raises what `transaction` raises.
@@ -109,16 +119,16 @@ class Database:
             await connection.close()
             await self._pool.putconn(connection)
 
-    async def run(self, work: Callable[[Tx], Awaitable[T]]) -> T:
+    async def run(self, work: Callable[[Tx], Awaitable[T]], owner: str | Reach = EVERY_OWNER) -> T:
         """Run `work` as one transaction, and again when it lost against another one (three times)."""
         for _ in range(RETRIES):
             try:
-                async with self.transaction() as tx:
+                async with self.transaction(owner) as tx:
                     return await work(tx)
             except DatabaseUnavailable as error:
                 if not isinstance(error.__cause__, CONTENTION):
                     raise
-        async with self.transaction() as tx:
+        async with self.transaction(owner) as tx:
             return await work(tx)
 
     async def connect(self) -> Tx:
