@@ -1,0 +1,1 @@
+"""Tintype on AWS, as code."""
