@@ -236,6 +236,27 @@ class ImageNotFound(TintypeError):
     title = "There is no such image"
 
 
+class UploadNotFound(TintypeError):
+    """The owner has no upload of that id under way."""
+
+    code = "upload_not_found"
+    title = "There is no such upload"
+
+
+class UploadGone(TintypeError):
+    """The upload has ended without an image: it expired, or it was given up."""
+
+    code = "upload_gone"
+    title = "The upload has ended"
+
+
+class PartsInvalid(TintypeError):
+    """The parts of an upload are not those that arrived, out of order, or too small."""
+
+    code = "parts_invalid"
+    title = "The parts cannot be put together"
+
+
 class LinkInvalid(TintypeError):
     """A link that has expired, or was not signed by us."""
 
@@ -262,6 +283,83 @@ class MethodNotAllowed(TintypeError):
 
     code = "method_not_allowed"
     title = "The method is not allowed here"
+
+
+class SubscriptionNotFound(TintypeError):
+    """The owner has no subscription of that id."""
+
+    code = "subscription_not_found"
+    title = "There is no such subscription"
+
+
+class SubscriptionExists(TintypeError):
+    """The address has a subscription already."""
+
+    code = "subscription_exists"
+    title = "This address is subscribed already"
+
+
+class SubscriptionState(TintypeError):
+    """The subscription is in a state, told as `status`, in which this cannot be done."""
+
+    code = "subscription_state"
+    title = "The subscription cannot do that now"
+
+
+class PolicyInvalid(TintypeError):
+    """The filter is not a filter policy as Amazon SNS takes it; `errors` name the keys."""
+
+    code = "filter_policy_invalid"
+    title = "The filter cannot be used"
+
+
+class AddressRefused(TintypeError):
+    """The address is well-formed, and leads to where this service does not send anything."""
+
+    code = "address_refused"
+    title = "Nothing is sent to that address"
+
+
+class ChannelUnavailable(TintypeError):
+    """The service is not set up for the channel, or for what was asked of it."""
+
+    code = "channel_unavailable"
+    title = "The channel is not available"
+
+
+class CodeInvalid(TintypeError):
+    """The code is not the one that was sent, or belongs to an earlier request."""
+
+    code = "code_invalid"
+    title = "The code is not right"
+
+
+class TicketInvalid(TintypeError):
+    """A link to confirm or to unsubscribe that is not one of ours, or has been cut."""
+
+    code = "subscription_link_invalid"
+    title = "The link is not valid"
+
+
+class TicketExpired(TintypeError):
+    """A link to confirm a subscription that was not used in time, or was replaced by a newer one."""
+
+    code = "subscription_link_expired"
+    title = "The link has expired"
+
+
+class TicketUsed(TintypeError):
+    """A link to confirm a subscription that was confirmed with it before, or was given up since."""
+
+    code = "subscription_link_used"
+    title = "The link has been used"
+
+
+class AddressAskedOften(TintypeError):
+    """The address was asked to confirm so often that nobody can have it asked again today."""
+
+    code = "address_asked_often"
+    title = "The address was asked too often"
 
 
 # What is wrong with us

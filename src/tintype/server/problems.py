@@ -64,12 +64,37 @@ KINDS: dict[type[TintypeError], Kind] = {
     errors.RangeNotSatisfiable: Kind(416, "Ask for a range below `size` bytes."),
     errors.NotFound: Kind(404, "Check the address; /docs lists those that exist."),
     errors.ImageNotFound: Kind(404, "Check the id or name. It may have been deleted."),
+    errors.UploadNotFound: Kind(404, "Check the id; `GET /v1/uploads` lists yours. Or begin a new upload."),
+    errors.UploadGone: Kind(410, "Begin a new upload."),
+    errors.PartsInvalid: Kind(
+        422, "List the parts that arrived, send what is missing, and name all of them, in order."
+    ),
     errors.LinkInvalid: Kind(403, "Ask whoever gave you the link for a new one."),
     errors.HostRefused: Kind(421, "Use `localhost`, or the address in `TINTYPE_PUBLIC_URL`."),
     errors.OriginRefused: Kind(
         403, "Open Tintype's own page, or ask the operator to name your origin in `TINTYPE_CORS_ORIGINS`."
     ),
     errors.MethodNotAllowed: Kind(405, "Use one of the methods in `Allow`."),
+    errors.SubscriptionNotFound: Kind(404, "Check the id; `GET /v1/subscriptions` lists yours."),
+    errors.SubscriptionExists: Kind(
+        409,
+        "Change or delete the subscription that the address has; `GET /v1/subscriptions` lists yours.",
+    ),
+    errors.SubscriptionState: Kind(409, "Read the subscription: `status` and `reason` say where it stands."),
+    errors.PolicyInvalid: Kind(
+        422, "Correct the keys that `errors` names; docs/notifications.md describes filters."
+    ),
+    errors.AddressRefused: Kind(422, "Name an address on the public internet, by https."),
+    errors.ChannelUnavailable: Kind(
+        422, "Use one of the `channels` of `GET /v1/capabilities`, or ask the operator for this one."
+    ),
+    errors.CodeInvalid: Kind(422, "Type the newest code again, or have another one sent by `resend`."),
+    errors.TicketInvalid: Kind(403, "Open the link of the message again, whole."),
+    errors.TicketExpired: Kind(410, "Ask whoever subscribed you to have a new link sent."),
+    errors.TicketUsed: Kind(410, "There is nothing left to do."),
+    errors.AddressAskedOften: Kind(
+        429, "Wait for `Retry-After` seconds; look for the messages that were sent.", retryable=True
+    ),
     errors.IssuerUnavailable: Kind(503, "Wait for `Retry-After` seconds, then try again.", retryable=True),
     errors.Overloaded: Kind(
         503, "Wait for `Retry-After` seconds, then send the request again.", retryable=True
