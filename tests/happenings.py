@@ -38,7 +38,7 @@ def image(**changes: object) -> Image:
     return replace(rome, **changes)
 
 
-def event(position: int = 1, kind: Kind = Kind.STORED, **changes: object) -> Event:
+def event(position: int = 1, kind: Kind = Kind.UPLOADED, **changes: object) -> Event:
     """What the log holds of such an image."""
     picture = image(**changes)
     return Event(
@@ -53,7 +53,21 @@ def event(position: int = 1, kind: Kind = Kind.STORED, **changes: object) -> Eve
     )
 
 
-def message(position: int = 1, kind: Kind = Kind.STORED, **changes: object) -> Message:
+def notice(position: int = 1, kind: Kind = Kind.SUBSCRIPTION_CONFIRMED, **payload: object) -> Event:
+    """What the log holds of something that is no image."""
+    return Event(
+        position=position,
+        id=event_id(new_id(), kind, 1),
+        kind=kind,
+        image_id=None,
+        owner="local",
+        version=1,
+        payload={"summary": "ada@example.org is told of uploads from now on."} | payload,
+        created_at=WHEN,
+    )
+
+
+def message(position: int = 1, kind: Kind = Kind.UPLOADED, **changes: object) -> Message:
     return message_of(event(position, kind, **changes))
 
 

@@ -76,7 +76,7 @@ async def store(database: Database, count: int = 1) -> None:
     """Commit events of new images."""
     for _ in range(count):
         async with database.transaction() as tx:
-            await events.add(tx, Kind.STORED, image())
+            await events.add(tx, Kind.UPLOADED, image())
 
 
 def published(outbox: Path) -> dict[int, UUID]:
@@ -184,7 +184,7 @@ async def test_the_oldest_is_published_first(database: Database, relay: Relay) -
 async def test_a_long_log_is_published_in_one_go(database: Database, relay: Relay, outbox: Path) -> None:
     async with database.transaction() as tx:
         for _ in range(2 * BATCH + 1):
-            await events.add(tx, Kind.STORED, image())
+            await events.add(tx, Kind.UPLOADED, image())
 
     assert await relay.drain() == 2 * BATCH + 1
     assert published(outbox) == await committed(database)
@@ -193,7 +193,7 @@ async def test_a_long_log_is_published_in_one_go(database: Database, relay: Rela
 async def test_what_is_not_committed_is_not_published(database: Database, relay: Relay) -> None:
     with suppress(RuntimeError):
         async with database.transaction() as tx:
-            await events.add(tx, Kind.STORED, image())
+            await events.add(tx, Kind.UPLOADED, image())
             raise RuntimeError
 
     assert await relay.drain() == 0
@@ -202,7 +202,7 @@ async def test_what_is_not_committed_is_not_published(database: Database, relay:
 async def test_a_committed_event_reaches_a_queue_that_listens_to_the_topic(
     database: Database, topic: Topic
 ) -> None:
-    queue = topic.subscribe({"kind": ["image.stored"], "width": [{"numeric": [">", 1000]}]}, raw=True)
+    queue = topic.subscribe({"kind": ["image.uploaded"], "width": [{"numeric": [">", 1000]}]}, raw=True)
     await store(database, 2)
 
     assert await make_relay(database, SnsPublisher(topic.settings)).drain() == 2

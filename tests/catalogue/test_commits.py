@@ -104,8 +104,8 @@ async def test_the_event_is_committed_with_the_image_and_carries_it_as_it_is(
     image = stored(await commits.commit(arrival()))
 
     _, (event,) = await everything(database)
-    assert event.id == event_id(image.id, Kind.STORED, 1)
-    assert (event.kind, event.image_id, event.owner, event.version) == (Kind.STORED, image.id, "local", 1)
+    assert event.id == event_id(image.id, Kind.UPLOADED, 1)
+    assert (event.kind, event.image_id, event.owner, event.version) == (Kind.UPLOADED, image.id, "local", 1)
     assert event.payload == image_payload(image)
     assert event.created_at == image.created_at
 

@@ -11,7 +11,7 @@ from tintype.model.payload import image_payload
 async def add(database: Database, count: int = 1) -> None:
     async with database.transaction() as tx:
         for _ in range(count):
-            await events.add(tx, Kind.STORED, image())
+            await events.add(tx, Kind.UPLOADED, image())
 
 
 async def log(database: Database, after: int = 0, limit: int = 100) -> list[int]:
@@ -61,7 +61,7 @@ async def test_a_reader_goes_on_from_the_last_position_it_has_seen(database: Dat
 
 async def test_a_reader_never_passes_a_place_that_a_late_commit_will_fill(database: Database) -> None:
     async with database.transaction() as late:
-        await events.add(late, Kind.STORED, image())
+        await events.add(late, Kind.UPLOADED, image())
         await add(database)
         seen = await log(database)
         await add(database)
@@ -77,7 +77,7 @@ async def test_a_transaction_that_took_its_place_before_it_wrote_anything_hides_
         await early.execute("SELECT pg_current_xact_id()")
         await add(database)
         seen = await log(database)
-        await events.add(early, Kind.STORED, image())
+        await events.add(early, Kind.UPLOADED, image())
 
     assert len(await log(database, after=max(seen, default=0))) == 2 - len(seen)
 

@@ -317,7 +317,7 @@ async def test_a_restored_image_is_as_it_was_and_told_of_once(database: Database
 
     assert restored == replace(image, version=3, updated_at=restored.updated_at)
     assert [event.kind for event in await log_of(database, image)] == [
-        Kind.STORED,
+        Kind.UPLOADED,
         Kind.DELETED,
         Kind.RESTORED,
     ]

@@ -73,7 +73,7 @@ def travel(
     assert "attachment" in httpx.get(link).headers["content-disposition"]
     assert redirect.status_code == 302
     message = json.loads(heard(queue)["Message"])
-    assert message["type"] == "image.stored"
+    assert message["type"] == "image.uploaded"
     assert message["data"]["id"] == image["id"]
     assert not (data_dir / "postgres").exists()
     assert not (data_dir / "objects").exists()

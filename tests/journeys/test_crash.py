@@ -32,9 +32,9 @@ def stored(client: httpx.Client) -> dict[str, dict[str, object]]:
 
 
 def published(service: Service) -> list[str]:
-    """Return the image ids of the `image.stored` events in the outbox."""
+    """Return the image ids of the `image.uploaded` events in the outbox."""
     messages = [json.loads(path.read_text()) for path in (service.data_dir / "outbox").glob("*.json")]
-    return [message["data"]["id"] for message in messages if message["type"] == "image.stored"]
+    return [message["data"]["id"] for message in messages if message["type"] == "image.uploaded"]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:

@@ -20,7 +20,7 @@ def digest(data: bytes) -> str:
     return f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
 
 
-def event_of(service: Service, image_id: str, kind: str = "image.stored") -> dict[str, Any]:
+def event_of(service: Service, image_id: str, kind: str = "image.uploaded") -> dict[str, Any]:
     """Wait for the event of an image in the outbox, as a program that reads the folder would."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:

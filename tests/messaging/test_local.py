@@ -45,7 +45,7 @@ async def test_the_log_has_one_line_for_each_event_and_no_file_names(tmp_path: P
         {
             "event": "event.published",
             "log_level": "info",
-            "kind": "image.stored",
+            "kind": "image.uploaded",
             "event_id": str(each.id),
             "position": each.position,
         }

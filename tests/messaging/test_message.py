@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from happenings import WHEN, event, message
+from happenings import WHEN, event, message, notice
 from tintype.messaging.publisher import MAX_BODY_BYTES, message_of
 from tintype.model.event import Kind
 from tintype.model.image import Facts, Format
@@ -27,7 +27,7 @@ def test_the_body_for_machines_is_a_standard_webhook_with_the_position() -> None
     body = json.loads(message_of(told).default)
 
     assert body == {
-        "type": "image.stored",
+        "type": "image.uploaded",
         "id": str(told.id),
         "position": 42,
         "timestamp": "2026-11-22T19:02:00+00:00",
@@ -41,7 +41,7 @@ def test_people_read_a_sentence_and_the_facts() -> None:
     letter = message_of(told).email
 
     assert letter.splitlines() == [
-        "Rome.JPG was stored: JPEG of 4000 x 3000 pixels, 2.3 MB.",
+        "Rome.JPG was uploaded: JPEG of 4000 x 3000 pixels, 2.3 MB.",
         "",
         f"Image: {told.image_id}",
         "Owner: local",
@@ -54,10 +54,13 @@ def test_people_read_a_sentence_and_the_facts() -> None:
 @pytest.mark.parametrize(
     ("kind", "subject", "verb"),
     [
-        (Kind.STORED, "Image stored: Rome.JPG", "was stored"),
+        (Kind.UPLOADED, "Image uploaded: Rome.JPG", "was uploaded"),
         (Kind.UPDATED, "Image changed: Rome.JPG", "was changed"),
         (Kind.DELETED, "Image deleted: Rome.JPG", "was moved to the trash"),
         (Kind.RESTORED, "Image restored: Rome.JPG", "was brought back from the trash"),
+        (Kind.MISSING, "Image missing: Rome.JPG", "has lost its bytes"),
+        (Kind.CORRUPT, "Image damaged: Rome.JPG", "has other bytes than were stored"),
+        (Kind.RECOVERED, "Image recovered: Rome.JPG", "has its bytes again"),
     ],
 )
 def test_each_kind_has_its_words(kind: Kind, subject: str, verb: str) -> None:
@@ -69,7 +72,19 @@ def test_each_kind_has_its_words(kind: Kind, subject: str, verb: str) -> None:
 
 
 def test_every_kind_of_event_can_be_told() -> None:
-    assert [message(1, kind).attributes["kind"] for kind in Kind] == [kind.value for kind in Kind]
+    happened = [event(1, kind) if kind.about_image else notice(1, kind) for kind in Kind]
+
+    assert [message_of(each).attributes["kind"] for each in happened] == [kind.value for kind in Kind]
+
+
+def test_a_notice_is_told_in_its_own_sentence() -> None:
+    told = message_of(notice(7, subscription_id="x"))
+
+    assert told.subject == "Subscription confirmed"
+    assert told.sms == "Subscription confirmed: ada@example.org is told of uploads from now on."
+    assert told.email.splitlines()[0] == "ada@example.org is told of uploads from now on."
+    assert json.loads(told.default)["data"]["subscription_id"] == "x"
+    assert told.attributes == {"kind": "subscription.confirmed", "owner": "local"}
 
 
 def test_filters_see_the_extension_and_the_type_in_lower_case() -> None:
@@ -80,9 +95,9 @@ def test_filters_see_the_extension_and_the_type_in_lower_case() -> None:
 
 
 def test_names_in_other_scripts_stay_readable_where_only_ascii_goes() -> None:
-    assert message(filename="Übersicht été.png").subject == "Image stored: Ubersicht ete.png"
-    assert message(filename="猫.png").subject == "Image stored: ?.png"
-    assert "猫.png was stored" in message(filename="猫.png").email
+    assert message(filename="Übersicht été.png").subject == "Image uploaded: Ubersicht ete.png"
+    assert message(filename="猫.png").subject == "Image uploaded: ?.png"
+    assert "猫.png was uploaded" in message(filename="猫.png").email
 
 
 def test_a_long_name_is_cut_and_the_facts_stay() -> None:

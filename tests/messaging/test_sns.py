@@ -29,10 +29,10 @@ async def test_a_queue_receives_the_subject_the_body_and_the_attributes(topic: T
     await SnsPublisher(topic.settings).publish([told])
 
     (notification,) = queue.notifications()
-    assert notification["Subject"] == "Image stored: Rome.JPG"
+    assert notification["Subject"] == "Image uploaded: Rome.JPG"
     assert notification["Message"] == told.default
     assert notification["MessageAttributes"] == {
-        "kind": {"Type": "String", "Value": "image.stored"},
+        "kind": {"Type": "String", "Value": "image.uploaded"},
         "ext": {"Type": "String", "Value": "jpg"},
         "content_type": {"Type": "String", "Value": "image/jpeg"},
         "bytes": {"Type": "Number", "Value": "2345678"},

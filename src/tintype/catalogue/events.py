@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any, LiteralString
+from uuid import UUID
 
 from tintype.catalogue.database import Tx, only
 from tintype.catalogue.rows import json_text
@@ -31,6 +32,23 @@ async def add(tx: Tx, kind: Kind, image: Image) -> None:
             image.version,
             json_text(image_payload(image)),
         ],
+    )
+    await tx.execute("SELECT pg_notify(%s, '')", [CHANNEL])
+
+
+async def add_notice(
+    tx: Tx, kind: Kind, owner: str, subject: UUID, payload: dict[str, Any], *, version: int = 1
+) -> None:
+    """Record what concerns no image, once for a kind, subject and version.
+
+    The payload's `summary` is one sentence for people.
+    """
+    await tx.execute(
+        """
+        INSERT INTO events (id, kind, owner, version, payload) VALUES (%s, %s, %s, %s, %s::text::jsonb)
+        ON CONFLICT (id) DO NOTHING
+        """,
+        [event_id(subject, kind, version), kind.value, owner, version, json_text(payload)],
     )
     await tx.execute("SELECT pg_notify(%s, '')", [CHANNEL])
 

@@ -106,7 +106,7 @@ _WRITTEN: LiteralString = """, stored AS (
     FROM judged WHERE verdict = 'new' AND key IS NOT NULL ORDER BY owner, key
 ), logged AS (
     INSERT INTO events (id, kind, image_id, owner, version, payload)
-    SELECT event_id, 'image.stored', id, owner, 1, told
+    SELECT event_id, 'image.uploaded', id, owner, 1, told
     FROM judged WHERE verdict = 'new' ORDER BY id
     RETURNING position
 ), woken AS (
@@ -330,7 +330,7 @@ def _row(arrival: Arrival) -> str:
     key = upload.idempotency
     row: dict[str, Any] = {
         "id": upload.id,
-        "event_id": event_id(upload.id, Kind.STORED, image.version),
+        "event_id": event_id(upload.id, Kind.UPLOADED, image.version),
         "owner": upload.owner,
         "filename": upload.filename,
         "extension": image.extension,

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from tintype.model.event import Event, Kind
+from tintype.model.event_attributes import Attribute, attributes_of
 
 MAX_BODY_BYTES = 64 * 1024
 """Of the machine's JSON. A JSON string inside JSON at most doubles, and it is put into one twice
@@ -26,16 +27,22 @@ _LONG_PARTS = ("attributes", "camera")
 """Parts of the payload whose length or content the sender or the camera decides."""
 
 _HEADLINES = {
-    Kind.STORED: ("Image stored", "was stored"),
+    Kind.UPLOADED: ("Image uploaded", "was uploaded"),
     Kind.UPDATED: ("Image changed", "was changed"),
     Kind.DELETED: ("Image deleted", "was moved to the trash"),
     Kind.RESTORED: ("Image restored", "was brought back from the trash"),
+    Kind.MISSING: ("Image missing", "has lost its bytes"),
+    Kind.CORRUPT: ("Image damaged", "has other bytes than were stored"),
+    Kind.RECOVERED: ("Image recovered", "has its bytes again"),
+}
+_NOTICES = {
+    Kind.SUBSCRIPTION_CONFIRMED: "Subscription confirmed",
+    Kind.SUBSCRIPTION_PAUSED: "Subscription paused",
+    Kind.CONSISTENCY_FINISHED: "Consistency check finished",
 }
 
 # What the JSON encoder leaves alone and SNS refuses (its FAQ: the characters of XML 1.0 only).
 _NOT_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
-
-Attribute = str | int | list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +59,8 @@ class Message:
     default: str
     """The body for machines: JSON with type, id, position, timestamp and data, as in Standard Webhooks.
 
-    Data is the image's payload. Where it was too long, or could not be written as JSON, `omitted`
-    names the parts that were left out: a receiver asks the API for them.
+    Data is the event's payload: the image, or a notice's own fields. Where it was too long, or could not
+    be written as JSON, `omitted` names the parts that were left out: a receiver asks the API for them.
     """
     email: str
     """The body for people: a sentence and the facts, in plain text."""
@@ -88,27 +95,44 @@ class Publisher(Protocol):
 
 def message_of(event: Event) -> Message:
     """Return what is told of an event."""
-    image = event.payload
-    name = _visible(image["filename"])
-    headline, verb = _HEADLINES[event.kind]
+    words = _words_of_image(event) if event.kind.about_image else _words_of_notice(event)
     return Message(
         position=event.position,
         id=event.id,
         kind=event.kind,
-        subject=_fit(f"{headline}: ", _ascii(name), "", MAX_SUBJECT_CHARS),
+        subject=words.subject,
         default=_body(event),
+        email=words.email,
+        sms=words.sms,
+        attributes=attributes_of(event.kind.value, event.owner, event.payload),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    subject: str
+    email: str
+    sms: str
+
+
+def _words_of_image(event: Event) -> _Words:
+    image = event.payload
+    name = _visible(image["filename"])
+    headline, verb = _HEADLINES[event.kind]
+    return _Words(
+        subject=_fit(f"{headline}: ", _ascii(name), "", MAX_SUBJECT_CHARS),
         email=_letter(event, name, verb),
         sms=_fit(f"{headline}: ", _ascii(name), f", {_facts(image)}", MAX_SMS_CHARS),
-        attributes={
-            "kind": event.kind.value,
-            "ext": image["extension"].lower(),
-            "content_type": image["content_type"].lower(),
-            "bytes": image["bytes"],
-            "width": image["width"],
-            "height": image["height"],
-            "tags": list(image["tags"]),
-            "owner": event.owner,
-        },
+    )
+
+
+def _words_of_notice(event: Event) -> _Words:
+    headline = _NOTICES[event.kind]
+    summary = _visible(event.payload["summary"])
+    return _Words(
+        subject=headline,
+        email="\n".join([summary, "", *_signature(event)]),
+        sms=_fit(f"{headline}: ", _ascii(summary), "", MAX_SMS_CHARS),
     )
 
 
@@ -146,11 +170,17 @@ def _letter(event: Event, name: str, verb: str) -> str:
         f"Image: {event.image_id}",
         f"Owner: {_visible(event.owner)}",
         *([f"Tags: {_visible(', '.join(image['tags']))}"] if image["tags"] else []),
+        *_signature(event),
+    ]
+    return "\n".join(lines)
+
+
+def _signature(event: Event) -> list[str]:
+    return [
         f"When: {event.created_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",
         f"Event: {event.id}",
         "",
     ]
-    return "\n".join(lines)
 
 
 def _facts(image: Mapping[str, Any]) -> str:

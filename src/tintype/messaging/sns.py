@@ -11,7 +11,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from tintype.messaging.publisher import Attribute, Message, Report, storable_json
+from tintype.messaging.publisher import Message, Report, storable_json
+from tintype.model.event_attributes import Attribute
 from tintype.settings import EventsSettings
 
 if TYPE_CHECKING:  # the stubs are not installed where the service runs
@@ -23,9 +24,6 @@ MAX_ENTRIES = 10
 
 MAX_BATCH_BYTES = 240 * 1024
 """Of one call: SNS takes 262,144 bytes for all messages with their attributes; the rest is margin."""
-
-MAX_NUMBER = 10**9
-"""The largest that a filter policy can compare (SNS, filter policy constraints)."""
 
 # Codes that speak of a message; all others speak of the topic, the caller or the service.
 _MESSAGE_FAULTS = {
@@ -153,18 +151,13 @@ def _entry(message: Message) -> "PublishBatchRequestEntryTypeDef":
         "Message": storable_json(
             {"default": message.default, "email": message.email, "sms": message.sms},
         ),
-        "MessageAttributes": {
-            # SNS refuses empty values. A policy finds what has no tags by {"exists": false}.
-            name: _attribute(value)
-            for name, value in message.attributes.items()
-            if value not in ("", [])
-        },
+        "MessageAttributes": {name: _attribute(value) for name, value in message.attributes.items()},
     }
 
 
 def _attribute(value: Attribute) -> "MessageAttributeValueTypeDef":
     if isinstance(value, int):
-        return {"DataType": "Number", "StringValue": str(min(value, MAX_NUMBER))}
+        return {"DataType": "Number", "StringValue": str(value)}
     if isinstance(value, list):
         return {"DataType": "String.Array", "StringValue": storable_json(value)}
     return {"DataType": "String", "StringValue": value}
