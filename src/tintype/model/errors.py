@@ -1,6 +1,6 @@
 """What can go wrong, in the model's words: one class, one code, one row in the registry."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 
@@ -13,6 +13,8 @@ class TintypeError(Exception):
 
     code: ClassVar[str]
     title: ClassVar[str]
+    type_uri: ClassVar[str | None] = None
+    """The problem's `type` where it is registered with IANA; the others have a page of ours."""
 
     def __init__(
         self,
@@ -250,6 +252,78 @@ class UploadGone(TintypeError):
     title = "The upload has ended"
 
 
+class UploadMoved(TintypeError):
+    """The bytes do not go on where the upload stands; `expected-offset` says where that is."""
+
+    code = "mismatching_upload_offset"
+    title = "The upload stands at another offset"
+    type_uri = "https://iana.org/assignments/http-problem-types#mismatching-upload-offset"
+
+
+class LengthInconsistent(TintypeError):
+    """The request says another length of the upload than what was said before, or what it sends."""
+
+    code = "inconsistent_upload_length"
+    title = "The lengths that were told of the upload differ"
+    type_uri = "https://iana.org/assignments/http-problem-types#inconsistent-upload-length"
+
+
+class UploadBusy(TintypeError):
+    """Another request is just finishing the upload, or what it needs is away for a moment."""
+
+    code = "upload_busy"
+    title = "The upload is busy"
+
+
+class UploadClosed(TintypeError):
+    """The upload takes no bytes: it was put together from parts."""
+
+    code = "upload_closed"
+    title = "The upload takes no more bytes"
+
+
+class PartsUnfinished(TintypeError):
+    """Some of the parts that are to be put together are still being uploaded; `parts` lists them."""
+
+    code = "parts_unfinished"
+    title = "Parts of the upload are not complete"
+
+
+class TooManyUploads(TintypeError):
+    """The owner has as many unfinished uploads as the limit allows."""
+
+    code = "too_many_uploads"
+    title = "Too many uploads are unfinished"
+
+
+class ChecksumMismatch(TintypeError):
+    """The bytes of the request are not those of its `Upload-Checksum`; none of them was kept."""
+
+    code = "checksum_mismatch"
+    title = "The bytes do not have the announced checksum"
+
+
+class TusInvalid(TintypeError):
+    """A header field does not say what tus 1.0.0 wants it to say."""
+
+    code = "tus_invalid"
+    title = "The request does not follow tus 1.0.0"
+
+
+class TusVersionUnsupported(TintypeError):
+    """`Tus-Resumable` is missing, or names a version that is not spoken here."""
+
+    code = "tus_version_unsupported"
+    title = "This version of tus is not supported"
+
+
+class PatchTypeUnsupported(TintypeError):
+    """The body of a PATCH has not the media type that the upload's protocol gives it."""
+
+    code = "patch_type_unsupported"
+    title = "The body has the wrong media type"
+
+
 class PartsInvalid(TintypeError):
     """The parts of an upload are not those that arrived, out of order, or too small."""
 
@@ -433,3 +507,18 @@ class Internal(TintypeError):
 
     code = "internal"
     title = "Something went wrong on our side"
+
+
+def error_of_code(code: str, detail: str, details: Mapping[str, Any]) -> TintypeError:
+    """Return the error that was kept as its code, sentence and details."""
+    error = _CLASSES.get(code, Internal)
+    return error(detail, details=details)
+
+
+def _below(error: type[TintypeError]) -> Iterator[type[TintypeError]]:
+    for each in error.__subclasses__():
+        yield each
+        yield from _below(each)
+
+
+_CLASSES = {each.code: each for each in _below(TintypeError)}

@@ -4,11 +4,14 @@ import re
 from uuid import UUID
 
 ORIGINALS = "originals/"
+INCOMING = "incoming/"
+"""What is not an image yet, below the id of its upload."""
 IDENTITY = "tintype.json"
 SIDECARS = "metadata/"
 """Where a folder keeps what a bucket keeps as metadata: no key begins so."""
 
 _ORIGINAL = re.compile(r"originals/([0-9a-f]{2})/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+_DIRECT = re.compile(r"incoming/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/direct")
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 
@@ -28,6 +31,17 @@ def parse_original_key(key: str) -> UUID | None:
         return None
     image_id = UUID(match[2])
     return image_id if match[1] == f"{image_id.bytes[-1]:02x}" else None
+
+
+def direct_key(upload_id: UUID) -> str:
+    """Return the key that a client may store under: outside of what is delivered, listed and checked."""
+    return f"{INCOMING}{upload_id}/direct"
+
+
+def parse_direct_key(key: str) -> UUID | None:
+    """Return the upload whose bytes a client stored under this key; None for any other key."""
+    match = _DIRECT.fullmatch(key)
+    return UUID(match[1]) if match else None
 
 
 def check_key(key: str) -> str:

@@ -69,6 +69,26 @@ KINDS: dict[type[TintypeError], Kind] = {
     errors.PartsInvalid: Kind(
         422, "List the parts that arrived, send what is missing, and name all of them, in order."
     ),
+    errors.UploadMoved: Kind(409, "Ask with HEAD where the upload stands, and go on from there."),
+    errors.LengthInconsistent: Kind(400, "Say the length once, or the same one each time."),
+    errors.UploadBusy: Kind(
+        423, "Wait for `Retry-After` seconds, then ask again with HEAD and go on.", retryable=True
+    ),
+    errors.UploadClosed: Kind(403, "Begin another upload for other bytes."),
+    errors.PartsUnfinished: Kind(
+        409, "Upload the rest of the parts in `parts`, then send this again.", retryable=True
+    ),
+    errors.TooManyUploads: Kind(
+        429, "Finish some, or give them up with DELETE; `GET /v1/uploads` lists them.", retryable=True
+    ),
+    errors.ChecksumMismatch: Kind(
+        460, "The bytes changed on their way: send them again from the same offset.", retryable=True
+    ),
+    errors.TusInvalid: Kind(400, "Correct the header field that `detail` names; see tus.io/protocols."),
+    errors.TusVersionUnsupported: Kind(412, "Send `Tus-Resumable: 1.0.0`."),
+    errors.PatchTypeUnsupported: Kind(
+        415, "Send `Content-Type: application/offset+octet-stream` (tus) or `application/partial-upload`."
+    ),
     errors.LinkInvalid: Kind(403, "Ask whoever gave you the link for a new one."),
     errors.HostRefused: Kind(421, "Use `localhost`, or the address in `TINTYPE_PUBLIC_URL`."),
     errors.OriginRefused: Kind(
@@ -148,7 +168,7 @@ def meaning_of(error: type[TintypeError]) -> str:
 
 def problem_type(error: type[TintypeError]) -> str:
     """Return the problem's `type`: a reference that resolves to a page about it."""
-    return f"/problems/{error.code}"
+    return error.type_uri or f"/problems/{error.code}"
 
 
 def problem_body(
