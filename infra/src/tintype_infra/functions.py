@@ -1,0 +1,238 @@
+"""Functions: the Lambda side of Tintype, all built into one package from the locked environment."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from aws_cdk import Duration
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_lambda_event_sources as sources
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+from tintype_infra.database import WORKER, Database
+from tintype_infra.messaging import FUNCTION_SECONDS, Messaging
+from tintype_infra.network import Network, let_out
+from tintype_infra.stages import Stage
+from tintype_infra.storage import Storage
+
+AUTHORITIES = "/var/task/rds-authorities.pem"
+CONSISTENCY_SECONDS = 900
+"""A check stops a minute before that, and continues in the next invocation."""
+
+
+class Function(Construct):
+    """One handler of `tintype.lambdas`, in private subnets, with a log of its own."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        name: str,
+        *,
+        package: Path,
+        network: Network,
+        group: ec2.ISecurityGroup,
+        environment: Mapping[str, str],
+        memory_mb: int,
+        seconds: int,
+        at_once: int,
+    ) -> None:
+        super().__init__(scope, name)
+        # Made here, so that CDK adds none of AWS's broad managed policies.
+        self.role = iam.Role(
+            self,
+            "Role",
+            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
+            description=f"Tintype's function {name}",
+            inline_policies={"NetworkInterfaces": iam.PolicyDocument(statements=[_network_interfaces()])},
+        )
+        log = logs.LogGroup(self, "Log", retention=logs.RetentionDays.ONE_MONTH)
+        log.grant_write(self.role)
+        self.function = lambda_.Function(
+            self,
+            "Function",
+            runtime=lambda_.Runtime.PYTHON_3_13,
+            architecture=lambda_.Architecture.X86_64,
+            code=lambda_.Code.from_asset(str(package)),
+            handler=f"tintype.lambdas.{name.lower()}.handler",
+            role=self.role,
+            vpc=network.vpc,
+            vpc_subnets=network.private,
+            security_groups=[group],
+            memory_size=memory_mb,
+            timeout=Duration.seconds(seconds),
+            reserved_concurrent_executions=at_once,
+            environment=dict(environment),
+            log_group=log,
+            retry_attempts=2,
+        )
+
+
+class Functions(Construct):
+    """`complete`, `notifier` and `consistency`: what works without any instance."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        stage: Stage,
+        *,
+        package: Path,
+        network: Network,
+        storage: Storage,
+        database: Database,
+        messaging: Messaging,
+    ) -> None:
+        super().__init__(scope, "Functions")
+        self.group = network.group("FunctionsGroup", "Functions")
+        let_out(self.group)
+        database.let_in(self.group, "Functions")
+        environment = {
+            "TINTYPE_DATA_DIR": "/tmp/tintype",  # noqa: S108  (the only folder that a function may write to)
+            "TINTYPE_OBJECTS__URL": f"s3://{storage.images.bucket_name}",
+            "TINTYPE_OBJECTS__REGION": stage.region,
+            "TINTYPE_DATABASE__URL": database.url(WORKER, AUTHORITIES),
+            "TINTYPE_DATABASE__IAM": "true",
+            "TINTYPE_DATABASE__POOL_SIZE": "2",
+            "TINTYPE_EVENTS__TOPIC_ARN": messaging.events.topic_arn,
+            "TINTYPE_IDENTITY__MODE": "keys",
+            "TINTYPE_LOG__FORMAT": "json",
+        }
+        if stage.public_url is not None:
+            environment["TINTYPE_PUBLIC_URL"] = stage.public_url
+
+        def function(name: str, *, memory_mb: int, seconds: int, at_once: int) -> Function:
+            made = Function(
+                self,
+                name,
+                package=package,
+                network=network,
+                group=self.group,
+                environment=environment,
+                memory_mb=memory_mb,
+                seconds=seconds,
+                at_once=at_once,
+            )
+            database.grant_login(made.role, WORKER)
+            return made
+
+        self.complete = function("Complete", memory_mb=1024, seconds=FUNCTION_SECONDS, at_once=5)
+        self.notifier = function("Notifier", memory_mb=512, seconds=FUNCTION_SECONDS, at_once=5)
+        self.consistency = function("Consistency", memory_mb=1024, seconds=CONSISTENCY_SECONDS, at_once=2)
+
+        _work_off(self.complete, messaging.completions.queue, batch=5)
+        _work_off(self.notifier, messaging.deliveries.queue, batch=10)
+        _every(self, "Drain", self.notifier, events.Schedule.rate(Duration.minutes(1)), {"task": "drain"})
+        _every(self, "FastLoop", self.consistency, events.Schedule.rate(Duration.minutes(5)), {"task": "settle"})
+        _every(
+            self,
+            "Nightly",
+            self.consistency,
+            events.Schedule.cron(hour="3", minute="17"),
+            {"task": "check", "mode": "quick"},
+        )
+        # What cannot finish in one invocation continues in another one of itself. A policy of its own:
+        # in the role's it would make a circle, as the function waits for its role.
+        iam.Policy(
+            self,
+            "Continue",
+            roles=[self.consistency.role],
+            statements=[
+                iam.PolicyStatement(
+                    actions=["lambda:InvokeFunction"], resources=[self.consistency.function.function_arn]
+                )
+            ],
+        )
+        grant_complete(self.complete.role, storage.images, messaging.events)
+        grant_notifier(self.notifier.role, storage.images, messaging.events)
+        grant_consistency(self.consistency.role, storage.images)
+
+    @property
+    def all(self) -> dict[str, Function]:
+        """Every function by its name."""
+        return {"complete": self.complete, "notifier": self.notifier, "consistency": self.consistency}
+
+
+def grant_complete(role: iam.Role, images: s3.IBucket, topic: sns.ITopic) -> None:
+    """Read what arrived, store what it is, remove the arrival."""
+    _allow(role, "ReadArrived", ["s3:GetObject", "s3:GetObjectVersion"], images, ["incoming/*", "tintype.json"])
+    _allow(role, "Store", ["s3:PutObject", "s3:GetObject", "s3:AbortMultipartUpload"], images, ["originals/*"])
+    _allow(role, "RemoveArrived", ["s3:DeleteObject", "s3:AbortMultipartUpload"], images, ["incoming/*"])
+    _list(role, images)
+    topic.grant_publish(role)
+
+
+def grant_notifier(role: iam.Role, images: s3.IBucket, topic: sns.ITopic) -> None:
+    """Publish what no instance published, and show the picture that a mail tells of."""
+    _allow(role, "Read", ["s3:GetObject"], images, ["originals/*", "renditions/*", "tintype.json"])
+    _list(role, images)
+    topic.grant_publish(role)
+
+
+def grant_consistency(role: iam.Role, images: s3.IBucket) -> None:
+    """Look at everything, move to quarantine and back. Versions are never deleted: each removal can be undone."""
+    _allow(role, "Read", ["s3:GetObject", "s3:GetObjectVersion"], images, ["*"])
+    _allow(
+        role,
+        "Move",
+        ["s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
+        images,
+        ["originals/*", "quarantine/*", "incoming/*", "renditions/*", "deleted/*", "journal/*"],
+    )
+    role.add_to_policy(
+        iam.PolicyStatement(
+            sid="List",
+            actions=["s3:ListBucket", "s3:ListBucketVersions", "s3:ListBucketMultipartUploads"],
+            resources=[images.bucket_arn],
+        )
+    )
+
+
+def _allow(role: iam.Role, sid: str, actions: list[str], bucket: s3.IBucket, keys: list[str]) -> None:
+    role.add_to_policy(
+        iam.PolicyStatement(sid=sid, actions=actions, resources=[bucket.arn_for_objects(key) for key in keys])
+    )
+
+
+def _list(role: iam.Role, bucket: s3.IBucket) -> None:
+    """Let a missing key be told from a forbidden one: without it S3 answers 403 to both."""
+    role.add_to_policy(
+        iam.PolicyStatement(sid="TellMissing", actions=["s3:ListBucket"], resources=[bucket.bucket_arn])
+    )
+
+
+def _work_off(function: Function, queue: sqs.IQueue, *, batch: int) -> None:
+    function.function.add_event_source(
+        sources.SqsEventSource(queue, batch_size=batch, report_batch_item_failures=True, max_concurrency=5)
+    )
+
+
+def _every(scope: Construct, name: str, function: Function, schedule: events.Schedule, what: dict[str, str]) -> None:
+    events.Rule(scope, name, schedule=schedule).add_target(
+        targets.LambdaFunction(function.function, event=events.RuleTargetInput.from_object(what), retry_attempts=1)
+    )
+
+
+def _network_interfaces() -> iam.PolicyStatement:
+    """Return what a function in a VPC needs; AWS grants these on no single resource.
+
+    AWS Lambda Developer Guide, "Giving Lambda functions access to resources in an Amazon VPC".
+    """
+    return iam.PolicyStatement(
+        sid="NetworkInterfaces",
+        actions=[
+            "ec2:CreateNetworkInterface",
+            "ec2:DescribeNetworkInterfaces",
+            "ec2:DescribeSubnets",
+            "ec2:DeleteNetworkInterface",
+            "ec2:AssignPrivateIpAddresses",
+            "ec2:UnassignPrivateIpAddresses",
+        ],
+        resources=["*"],
+    )
+
