@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAX_SECONDS = 7 * 24 * 3600
 """What Signature Version 4 allows."""
 
-_GONE = {"NoSuchUpload", "404"}
+_GONE = {"NoSuchUpload", "NoSuchKey", "404"}  # NoSuchKey: radosgw
 _NOT_THESE = {
     "InvalidPart": "A part that is named did not arrive, or is another one than its ETag says.",
     "InvalidPartOrder": "Parts are named in the order of their numbers, each once.",
