@@ -12,7 +12,8 @@ from uuid import UUID
 from email_validator import EmailNotValidError, validate_email
 
 from tintype.model.errors import RequestInvalid
-from tintype.model.filter_policy import Attribute, matches
+from tintype.model.event_attributes import Attribute
+from tintype.model.filter_policy import matches
 
 MAX_ADDRESS = 2048
 CONFIRM_SECONDS = 48 * 3600
