@@ -1,18 +1,20 @@
 """The cage: decoding happens in worker processes that can be killed, and that can do nothing else.
 
-A file that kills its worker is refused; its neighbours do not notice. There is one worker more than
-work at once, so that the pool is whole while a lost one is replaced.
+A file that kills its worker is refused; its neighbours do not notice. Pictures that take long to
+decode have workers of their own, at the lowest priority, so that ordinary ones never wait behind them.
 """
 
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, repeat
 from typing import Any, TypeVar
 
 from tintype.imaging.headers import Header
+from tintype.imaging.lanes import HEAVY_SECONDS, Lane, expected_seconds
 from tintype.imaging.process import Gone, Lost, StartFailed, WorkerProcess, heic_installed
 from tintype.imaging.reply import read_reply
 from tintype.imaging.worker.job import Job
@@ -27,11 +29,33 @@ T = TypeVar("T")
 WAIT_SECONDS = 10
 """For a free worker. Whoever waits longer is better off trying again, perhaps elsewhere."""
 RETRY_AFTER_SECONDS = 5
-SPARES = 1
+OUTSTAYED_SECONDS = 2 * HEAVY_SECONDS
+"""After which a picture is heavy, whatever its header told."""
+CORES_FOR_A_HEAVY = 4
+"""Of so many cores one more picture that takes long is decoded at once; one at least."""
 PAUSES_SECONDS = (0.1, 0.5, 2, 5)
 """Between attempts to start a worker that does not start."""
 
 log = get_logger()
+
+
+@dataclass(slots=True)
+class _Pool:
+    """Workers of one priority, and the lane that leads to them."""
+
+    lane: Lane
+    is_heavy: bool = False
+    idle: asyncio.LifoQueue[WorkerProcess] = field(default_factory=asyncio.LifoQueue[WorkerProcess])
+
+
+@dataclass(slots=True)
+class _Visit:
+    """One picture's stay: whose it is, in which lane it has a place, since when."""
+
+    owner: str
+    lane: Lane
+    began: float
+    outstayed: asyncio.TimerHandle | None = field(default=None)
 
 
 class Cage:
@@ -42,8 +66,9 @@ class Cage:
         self._wait_seconds = wait_seconds
         self._size = settings.workers or os.cpu_count() or 1
         self._heic = heic_installed() and not settings.disabled(Format.HEIC)
-        self._turns = asyncio.Semaphore(self._size)
-        self._idle: asyncio.LifoQueue[WorkerProcess] = asyncio.LifoQueue()
+        self._heavies = max(1, self._size // CORES_FOR_A_HEAVY)
+        self._ordinary = _Pool(Lane(self._size))
+        self._heavy = _Pool(Lane(self._heavies), is_heavy=True)
         self._seats: list[asyncio.Task[None]] = []
         self._ready = asyncio.Semaphore(0)
         self._opened = False
@@ -69,8 +94,8 @@ class Cage:
         finally:
             await cage._close()
 
-    async def decode(self, body: Body, header: Header) -> Facts:
-        """Decode every pixel of the file, and return all facts.
+    async def decode(self, body: Body, header: Header, owner: str = "") -> Facts:
+        """Decode every pixel of the file, and return all facts. Owners take turns.
 
         Raises `ImageCorrupt`, `ImageTooLarge` and `UnsupportedType` for what the decoder says,
         `DecoderFailed` for a file that its worker did not survive, `Overloaded` if no worker
@@ -79,7 +104,7 @@ class Cage:
         A caller that is cancelled leaves its job running to its end: that is bounded, and cheaper
         than a new worker.
         """
-        answer = await self._hand_over(body, header)
+        answer = await self._hand_over(body, header, owner)
         try:
             return await asyncio.shield(answer)
         except Lost as lost:
@@ -90,12 +115,13 @@ class Cage:
                 "Send a smaller or simpler version."
             ) from lost
 
-    async def _hand_over(self, body: Body, header: Header) -> asyncio.Future[Facts]:
+    async def _hand_over(self, body: Body, header: Header, owner: str) -> asyncio.Future[Facts]:
         """Wait for a worker and give it the file; it comes back to the pool when it has answered."""
-        await self._turn()
+        pool = self._heavy if expected_seconds(header) > HEAVY_SECONDS else self._ordinary
+        await self._enter(pool.lane, owner)
         try:
             while True:
-                worker = await self._next_idle()
+                worker = await self._next_idle(pool)
                 try:
                     answer = worker.hand_over(
                         self._job(header, body), body, partial(read_reply, header=header)
@@ -104,24 +130,45 @@ class Cage:
                 except Gone:
                     continue
                 except BaseException:
-                    self._idle.put_nowait(worker)
+                    pool.idle.put_nowait(worker)
                     raise
         except BaseException:
-            self._turns.release()
+            pool.lane.leave(owner, 0)
             raise
-        answer.add_done_callback(partial(self._answered, worker, header))
+        loop = asyncio.get_running_loop()
+        visit = _Visit(owner, pool.lane, loop.time())
+        if not pool.is_heavy:
+            visit.outstayed = loop.call_later(OUTSTAYED_SECONDS, self._move_over, visit, worker)
+        answer.add_done_callback(partial(self._answered, visit, pool, worker, header))
         return answer
 
-    def _answered(self, worker: WorkerProcess, header: Header, answer: asyncio.Future[Facts]) -> None:
+    def _move_over(self, visit: _Visit, worker: WorkerProcess) -> None:
+        """Treat a picture as heavy that no header told to be one: its place is for the ordinary."""
+        if self._heavy.lane.is_full:
+            loop = asyncio.get_running_loop()
+            visit.outstayed = loop.call_later(OUTSTAYED_SECONDS, self._move_over, visit, worker)
+            return
+        worker.give_way()
+        self._seats.append(asyncio.create_task(self._keep(self._ordinary)))  # its own ends with it
+        self._ordinary.lane.leave(visit.owner, OUTSTAYED_SECONDS)
+        self._heavy.lane.enter(visit.owner)
+        visit.lane = self._heavy.lane
+
+    def _answered(
+        self, visit: _Visit, pool: _Pool, worker: WorkerProcess, header: Header, answer: asyncio.Future[Facts]
+    ) -> None:
         """Put the worker back; its caller need not be there any more."""
         failure = None if answer.cancelled() else answer.exception()
         if isinstance(failure, Lost | DecoderFailed):
             log.warning("cage.worker_lost", reason=str(failure), format=header.format.name)
-        if worker.served >= self._settings.recycle_after:
+        gave_way = worker.gave_way and not pool.is_heavy
+        if worker.served >= self._settings.recycle_after or gave_way:
             worker.kill()
         if not worker.lost:
-            self._idle.put_nowait(worker)
-        self._turns.release()
+            pool.idle.put_nowait(worker)
+        if visit.outstayed is not None:
+            visit.outstayed.cancel()
+        visit.lane.leave(visit.owner, asyncio.get_running_loop().time() - visit.began)
 
     def _job(self, header: Header, body: Body) -> Job:
         limits = self._settings
@@ -137,20 +184,20 @@ class Cage:
             cpu_seconds=limits.cpu_seconds,
         )
 
-    async def _turn(self) -> None:
-        """Wait until fewer jobs run than may run at once."""
-        if self._turns.locked():
-            await self._in_time(self._turns.acquire())
+    async def _enter(self, lane: Lane, owner: str) -> None:
+        """Wait until it is the owner's turn."""
+        if lane.is_full:
+            await self._in_time(lane.wait(owner))
         else:
-            await self._turns.acquire()
+            lane.enter(owner)
 
-    async def _next_idle(self) -> WorkerProcess:
-        """Return a worker that is ready; there is one for each turn, unless none can be started."""
+    async def _next_idle(self, pool: _Pool) -> WorkerProcess:
+        """Return a worker that is ready; there is one for each place, unless one was lost just now."""
         while True:
-            if self._idle.empty():
-                worker = await self._in_time(self._idle.get())
+            if pool.idle.empty():
+                worker = await self._in_time(pool.idle.get())
             else:
-                worker = self._idle.get_nowait()
+                worker = pool.idle.get_nowait()
             if not worker.lost:
                 return worker
 
@@ -165,8 +212,9 @@ class Cage:
             ) from error
 
     async def _fill(self) -> None:
-        """Start all workers at once; go on when as many are ready as work at once."""
-        self._seats = [asyncio.create_task(self._keep()) for _ in range(self._size + SPARES)]
+        """Start all workers at once; go on when those for ordinary pictures are ready."""
+        pools = [self._ordinary] * self._size + [self._heavy] * self._heavies
+        self._seats = [asyncio.create_task(self._keep(pool)) for pool in pools]
         ready = asyncio.create_task(self._wait_for(self._size))
         try:
             done, _ = await asyncio.wait({ready, *self._seats}, return_when=asyncio.FIRST_COMPLETED)
@@ -180,17 +228,22 @@ class Cage:
         for _ in range(count):
             await self._ready.acquire()
 
-    async def _keep(self) -> None:
-        """Keep one seat taken: whenever its worker ends, start another."""
+    async def _keep(self, pool: _Pool) -> None:
+        """Keep one seat taken: whenever its worker ends, start another, unless that was done already."""
         while True:
             worker = await self._start()
             self.sandbox = worker.sandbox
-            self._idle.put_nowait(worker)
-            self._ready.release()
+            if pool.is_heavy:
+                worker.give_way()
+            else:
+                self._ready.release()
+            pool.idle.put_nowait(worker)
             try:
                 await worker.ended()
             finally:
                 await worker.end()
+            if worker.gave_way and not pool.is_heavy:
+                break  # somebody has its place
 
     async def _start(self) -> WorkerProcess:
         """Start a worker, however long it takes; only before the cage is open, a failure is final."""

@@ -20,8 +20,8 @@ class Inspector:
         self._cage = cage
         self._accepted = tuple(each for each in Format if self._accepts(each))
 
-    async def inspect(self, body: Body) -> Facts:
-        """Return what the bytes are.
+    async def inspect(self, body: Body, owner: str = "") -> Facts:
+        """Return what the bytes are. Owners take turns where decoders are busy.
 
         Raises `UploadEmpty`, `UnsupportedType`, `ImageCorrupt`, `ImageTooLarge`, `DecoderFailed`
         for the bytes, `Overloaded` if there is no decoder to be had.
@@ -33,7 +33,7 @@ class Inspector:
             header = await asyncio.to_thread(read_header, image_format, body, self._settings)
         if self._cage is None:
             return _header_facts(header)
-        return await self._cage.decode(body, header)
+        return await self._cage.decode(body, header, owner)
 
     def accepted_formats(self) -> tuple[Format, ...]:
         """Return the formats that are taken now."""

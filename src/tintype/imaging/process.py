@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
@@ -25,6 +26,7 @@ START_SECONDS = 60
 """For a worker to become ready; on a busy T2 instance imports alone take seconds."""
 WATCH_SECONDS = 0.025
 """How often memory and time of a running job are looked at. Most jobs end before the first look."""
+LOWEST_PRIORITY = 19
 MEMORY_SLACK = 256 * MiB
 """Address space above the limit of resident memory: much is reserved and never touched."""
 
@@ -64,6 +66,8 @@ class WorkerProcess:
         self.sandbox = "none"
         """What confines it: `seccomp` or `rlimits`."""
         self.served = 0
+        self.gave_way = False
+        """It has the lowest priority, for good: to raise it again takes a privilege."""
         self.lost = False
         """It has ended or is about to: no more jobs for it."""
         self._process = process
@@ -119,6 +123,16 @@ class WorkerProcess:
         watch = _Watch(self, self._settings, self._loop)
         answer.add_done_callback(watch.stop)
         return answer
+
+    def give_way(self) -> None:
+        """Leave the processor to whatever else wants it, from now on."""
+        self.gave_way = True
+        with contextlib.suppress(OSError):  # it has just ended
+            os.setpriority(os.PRIO_PGRP, self._process.pid, LOWEST_PRIORITY)
+        # It is a session of its own, and sessions share the processor before their processes do
+        # where the kernel groups them (sched(7), "The autogroup feature").
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{self._process.pid}/autogroup").write_text(f"{LOWEST_PRIORITY}\n")
 
     def kill(self, why: str | None = None) -> None:
         """End the process now; whoever waits for its answer learns why."""
