@@ -39,7 +39,8 @@ from tintype.model.identity import Grant, Principal
 from tintype.model.labels import attributes_of, tags_of
 from tintype.model.upload import Duplicate, Idempotency, Outcome, Replayed, Upload
 from tintype.server.access import principal_of
-from tintype.server.announced import digest_field, digests_of, idempotency_key_of
+from tintype.server.announced import digest_field, idempotency_key_of
+from tintype.server.arriving import announced_by, body_of, declared_length, field_of
 from tintype.server.context import Context, context_of
 from tintype.server.forms import FilePart, Form, FormReader
 from tintype.server.openapi import RAW_BODY, UPLOAD_BODY, may_fail
@@ -131,10 +132,10 @@ async def upload_named_image(filename: str, request: Request) -> Response:
 async def _upload_raw(request: Request, filename: str) -> Response:
     context = context_of(request)
     wishes = _wishes(request, texts={})
-    incoming = _receiver(context, request).begin(_declared_length(request), _announced(request))
+    incoming = _receiver(context, request).begin(declared_length(request), announced_by(request))
     try:
         async with fast_enough(context.settings.limits) as pace:
-            async for chunk in _body(request):
+            async for chunk in body_of(request):
                 pace.add(len(chunk))
                 await incoming.write(chunk)
         body = await incoming.finish()
@@ -142,22 +143,24 @@ async def _upload_raw(request: Request, filename: str) -> Response:
         outcome = await _finish(context, wishes, FilePart(filename, declared_type, body), protocol="raw")
     finally:
         incoming.close()
-    return _answer(context, outcome)
+    return answer_outcome(context, outcome)
 
 
 async def _upload_form(request: Request, boundary: str) -> Response:
     context = context_of(request)
     receiver = _receiver(context, request)
     limits = receiver.limits
-    _check_form_length(limits, _declared_length(request))
-    digests = _announced(request)
+    _check_form_length(limits, declared_length(request))
+    digests = announced_by(request)
     form = Form()
     try:
         async with fast_enough(limits) as pace, aclosing(_chunks(request, pace, digests)) as chunks:
             await FormReader(receiver, limits, form).read(boundary, chunks)
         wishes = _wishes(request, form.texts)
         if len(form.files) == 1:
-            return _answer(context, await _finish(context, wishes, form.files[0], protocol="multipart"))
+            return answer_outcome(
+                context, await _finish(context, wishes, form.files[0], protocol="multipart")
+            )
         return await _finish_several(context, wishes, form.files)
     finally:
         form.close()
@@ -216,7 +219,8 @@ async def _finish_several(context: Context, wishes: Wishes, files: list[FilePart
     return _answer_several(results)
 
 
-def _answer(context: Context, outcome: Outcome) -> Response:
+def answer_outcome(context: Context, outcome: Outcome) -> Response:
+    """Return the answer to a finished upload: its image, and whether it is new."""
     status, resource = _status_and_image(context, outcome)
     headers = {
         "location": resource["urls"]["self"],
@@ -269,7 +273,7 @@ def _wishes(request: Request, texts: dict[str, list[str]]) -> Wishes:
         attributes=_attributes(given("attributes")),
         # Whoever holds a token learns nothing of what its owner has: not even that these bytes are there.
         keep_duplicate=on_duplicate == "keep" or grant is not None,
-        idempotency_key=idempotency_key_of(_field(request, "idempotency-key")),
+        idempotency_key=idempotency_key_of(field_of(request, "idempotency-key")),
     )
 
 
@@ -288,31 +292,10 @@ def _numbered(wishes: Wishes, number: int) -> Wishes:
     return replace(wishes, idempotency_key=f"{wishes.idempotency_key}#{number}")
 
 
-def _announced(request: Request) -> dict[str, bytes]:
-    return digests_of((name, _field(request, name)) for name in ("Content-Digest", "Repr-Digest"))
-
-
-def _field(request: Request, name: str) -> str | None:
-    """Return a field, all of its lines as one (RFC 9110, section 5.3); None where it is absent."""
-    lines = request.headers.getlist(name)
-    return ", ".join(lines) if lines else None
-
-
 def _fingerprint(upload: Upload, body: Body) -> bytes:
     """Sum up what was asked: the bytes, the name, and the wishes."""
     asked = [upload.filename, upload.tags, upload.attributes, upload.keep_duplicate]
     return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS) + body.sha256).digest()
-
-
-def _declared_length(request: Request) -> int | None:
-    """Return Content-Length; refuse a coded body: its length and digest are those of something else."""
-    codings = {each.strip().lower() for each in (_field(request, "content-encoding") or "").split(",")}
-    if not codings <= {"", "identity"}:
-        raise CodingUnsupported(
-            "Send the image as it is, without Content-Encoding: it is compressed already.",
-        )
-    length = request.headers.get("content-length")
-    return int(length) if length is not None else None
 
 
 def _check_form_length(limits: LimitsSettings, length: int | None) -> None:
@@ -328,7 +311,7 @@ def _check_form_length(limits: LimitsSettings, length: int | None) -> None:
 async def _chunks(request: Request, pace: Pace, digests: dict[str, bytes]) -> AsyncGenerator[bytes]:
     """Yield the form's bytes as they arrive; at the end, hold them against the announced digests."""
     hashes = {algorithm: hashlib.new(algorithm.replace("-", "")) for algorithm in digests}
-    async for chunk in _body(request):
+    async for chunk in body_of(request):
         pace.add(len(chunk))
         for each in hashes.values():
             each.update(chunk)
@@ -339,15 +322,3 @@ async def _chunks(request: Request, pace: Pace, digests: dict[str, bytes]) -> As
                 f"The {algorithm} of the form that arrived is not the one announced. Send it again.",
                 details={"algorithm": algorithm},
             )
-
-
-async def _body(request: Request) -> AsyncGenerator[bytes]:
-    """Yield what arrives. Raises `UploadIncomplete` when the client goes before the end."""
-    more = True
-    while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise UploadIncomplete("The connection ended before the whole body had arrived. Send it again.")
-        more = message.get("more_body", False)
-        if chunk := message.get("body", b""):
-            yield chunk

@@ -1,0 +1,42 @@
+"""A body on its way: what its headers say of it, and its bytes as they arrive."""
+
+from collections.abc import AsyncGenerator
+
+from fastapi import Request
+
+from tintype.model.errors import CodingUnsupported, UploadIncomplete
+from tintype.server.announced import digests_of
+
+
+def announced_by(request: Request) -> dict[str, bytes]:
+    """Return the digests that the request announces, by algorithm. Raises `RequestInvalid`."""
+    return digests_of((name, field_of(request, name)) for name in ("Content-Digest", "Repr-Digest"))
+
+
+def field_of(request: Request, name: str) -> str | None:
+    """Return a field, all of its lines as one (RFC 9110, section 5.3); None where it is absent."""
+    lines = request.headers.getlist(name)
+    return ", ".join(lines) if lines else None
+
+
+def declared_length(request: Request) -> int | None:
+    """Return Content-Length; refuse a coded body: its length and digest are those of something else."""
+    codings = {each.strip().lower() for each in (field_of(request, "content-encoding") or "").split(",")}
+    if not codings <= {"", "identity"}:
+        raise CodingUnsupported(
+            "Send the image as it is, without Content-Encoding: it is compressed already.",
+        )
+    length = request.headers.get("content-length")
+    return int(length) if length is not None else None
+
+
+async def body_of(request: Request) -> AsyncGenerator[bytes]:
+    """Yield what arrives. Raises `UploadIncomplete` when the client goes before the end."""
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise UploadIncomplete("The connection ended before the whole body had arrived. Send it again.")
+        more = message.get("more_body", False)
+        if chunk := message.get("body", b""):
+            yield chunk
