@@ -85,8 +85,60 @@ class DatabaseSettings(BaseModel):
         default=2, gt=0, description="Waiting for a connection; then 503 with `Retry-After`."
     )
     statement_timeout_seconds: float = Field(default=5, gt=0, description="PostgreSQL's `statement_timeout`.")
+    attempt_seconds: float = Field(
+        default=3_600,
+        gt=0,
+        description="A commit refuses an upload that began longer ago, by the database's clock.",
+    )
     commit_timeout_seconds: float = Field(
         default=20, gt=0, description="How long a commit in doubt is repeated before it is called unknown."
+    )
+
+
+class ConsistencySettings(BaseModel):
+    """How objects and rows are held against each other, and what is done about differences."""
+
+    grace_seconds: float = Field(
+        default=86_400,
+        gt=0,
+        description="An object without a row is left alone for so long, by the database's clock.",
+    )
+    every_seconds: float = Field(
+        default=86_400, ge=0, description="How often this process begins a check by itself. 0: never."
+    )
+    scheduled_mode: Literal["quick", "full", "deep"] = Field(
+        default="quick", description="How closely a scheduled check looks."
+    )
+    scheduled_repair: bool = Field(
+        default=False, description="Whether a repair follows a scheduled check; else it only reports."
+    )
+    sweep_seconds: float = Field(
+        default=300, gt=0, description="How often stuck things are looked for: uploads, events, runs."
+    )
+    deep_bytes: int = Field(default=1024 * MiB, gt=0, description="What a deep check reads, at most.")
+    at_once: int = Field(default=4, ge=1, description="Shards that one process checks at the same time.")
+    lease_seconds: float = Field(
+        default=60, gt=0, description="After this without a sign, another worker goes on with a shard."
+    )
+    max_removals: int = Field(
+        default=1_000, ge=0, description="A repair that would take away more stops, and asks a person."
+    )
+    max_removal_share: float = Field(
+        default=0.001, ge=0, le=1, description="The same as a share of all objects, above twenty of them."
+    )
+    quarantine_days: float = Field(
+        default=30, gt=0, description="What a repair took away is kept so long, and can be brought back."
+    )
+    event_seconds: float = Field(
+        default=3_600, gt=0, description="An event that waits longer to be published is a finding."
+    )
+    operators: frozenset[str] = Field(
+        default=frozenset(),
+        description="Owners whose administrators may check and repair over HTTP, as a JSON list: a check "
+        "sees every owner's images. Without identity everybody may.",
+    )
+    function: str | None = Field(
+        default=None, description="The AWS Lambda function that runs checks. Unset: this process does."
     )
 
 
@@ -116,6 +168,63 @@ class EventsSettings(BaseModel):
                 "name a standard topic, and let receivers go by each image's version"
             )
         return arn
+
+
+class WebhookSettings(BaseModel):
+    """How webhooks are sent."""
+
+    timeout_seconds: float = Field(default=10, gt=0, description="For one call, from the connection on.")
+    parallel: int = Field(default=8, ge=1, description="Calls at once to one receiver.")
+    allow_private: bool = Field(
+        default=False,
+        description="Whether addresses of this machine and of private networks may be called, on any port "
+        "and without TLS. Strangers who may subscribe could then reach what is behind the firewall.",
+    )
+    ports: frozenset[int] = Field(
+        default=frozenset({443, 8443}), description="Those that may be called, as a JSON list."
+    )
+
+
+class MailSettings(BaseModel):
+    """How mails are sent. Without a server and without SES: into files, shown at `/mail`."""
+
+    smtp_host: str | None = Field(default=None, description="The mail server. Unset: no SMTP.")
+    smtp_port: int = Field(default=587, ge=1, le=65_535, description="Its port.")
+    smtp_tls: Literal["starttls", "tls", "none"] = Field(
+        default="starttls",
+        description="`starttls`: begun in the clear and then encrypted, or not sent; `tls`: from the first "
+        "byte (port 465); `none`: for a server on this machine.",
+    )
+    smtp_user: str | None = Field(default=None, description="Unset: the server asks for no name.")
+    smtp_password: SecretStr | None = Field(default=None, description="Belongs to `smtp_user`.")
+    ses_region: str | None = Field(
+        default=None, description="The region in which Amazon SES sends the mails. Unset: no SES."
+    )
+    ses_endpoint: str | None = Field(default=None, description="Another address of SES, for tests.")
+    from_address: str = Field(
+        default="tintype@localhost", description="Whom mails come from: `name@example.com`."
+    )
+    notices_to: str | None = Field(
+        default=None, description="Who is told when a subscription is paused after a day of failures."
+    )
+    link_seconds: int = Field(
+        default=7 * 24 * 3600,
+        gt=0,
+        le=7 * 24 * 3600,
+        description="How long the links to images in mails live; S3 signs for seven days at most.",
+    )
+    timeout_seconds: float = Field(default=20, gt=0, description="For one mail.")
+
+    @model_validator(mode="after")
+    def _is_one_way(self) -> Self:
+        if self.smtp_host is not None and self.ses_region is not None:
+            raise ValueError("mails go out one way: name `smtp_host` or `ses_region`, not both")
+        return self
+
+    @property
+    def configured(self) -> bool:
+        """Whether mails leave this machine."""
+        return self.smtp_host is not None or self.ses_region is not None
 
 
 class ImagingSettings(BaseModel):
@@ -181,10 +290,50 @@ class LimitsSettings(BaseModel):
     min_bytes_per_second: int = Field(
         default=1024, ge=0, description="A body slower than this over half a minute is cut. 0: never."
     )
+    max_unfinished_uploads: int = Field(
+        default=1000, gt=0, description="Of one owner: resumable and direct uploads that are under way."
+    )
+    upload_ttl_seconds: int = Field(
+        default=86_400,
+        gt=0,
+        description="An unfinished upload that nobody goes on with ends after this; a week after its begin "
+        "it ends in any case.",
+    )
+    sweep_seconds: float = Field(
+        default=60, gt=0, description="How often what ended uploads left behind is looked for."
+    )
     min_free_bytes: int = Field(
         default=256 * MiB,
         ge=0,
         description="Free room on the spool's disk below which uploads are refused.",
+    )
+    quota_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="That an owner may have stored, unless `tintype quota set` says otherwise. Unset: no limit.",
+    )
+    quota_images: int | None = Field(
+        default=None, ge=0, description="The same, of images. See docs/limits.md."
+    )
+    requests_per_second: float = Field(
+        default=1000,
+        ge=0,
+        description="Of one key or token, on one instance, over ten seconds; beyond: 429. 0: no limit.",
+    )
+    bytes_per_second: int = Field(
+        default=0,
+        ge=0,
+        description="The same, of bodies in both directions, over a minute. 0: no limit.",
+    )
+    open_requests: int = Field(
+        default=512,
+        ge=0,
+        description="Of one owner at once, on one instance; beyond: 429. 0: no limit.",
+    )
+    failed_logins_per_minute: int = Field(
+        default=60,
+        ge=0,
+        description="Of one address (IPv6: of its /64), on one instance; beyond: 429. 0: no limit.",
     )
 
 
@@ -292,6 +441,9 @@ class Settings(BaseSettings):
     objects: ObjectsSettings = Field(default=ObjectsSettings())
     database: DatabaseSettings = Field(default=DatabaseSettings())
     events: EventsSettings = Field(default=EventsSettings())
+    webhooks: WebhookSettings = Field(default=WebhookSettings())
+    mail: MailSettings = Field(default=MailSettings())
+    consistency: ConsistencySettings = Field(default=ConsistencySettings())
     imaging: ImagingSettings = Field(default=ImagingSettings())
     limits: LimitsSettings = Field(default=LimitsSettings())
     identity: IdentitySettings = Field(default=IdentitySettings())
@@ -306,6 +458,17 @@ class Settings(BaseSettings):
         description="Addresses of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed: "
         'a JSON list of networks, as `["10.0.0.0/16"]`. `X-Forwarded-Host` never is; see `public_url`.',
     )
+
+    @model_validator(mode="after")
+    def _leaves_attempts_alone(self) -> Self:
+        """A check must not take an object whose row may still be committed, be it at the last moment."""
+        longest = self.database.attempt_seconds + 2 * self.database.statement_timeout_seconds
+        if self.consistency.grace_seconds < longest:
+            raise ValueError(
+                f"consistency.grace_seconds must be at least {longest:g}: database.attempt_seconds and twice "
+                "database.statement_timeout_seconds"
+            )
+        return self
 
     @field_validator("cors_origins")
     @classmethod
