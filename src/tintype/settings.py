@@ -112,6 +112,13 @@ class ConsistencySettings(BaseModel):
     scheduled_repair: bool = Field(
         default=False, description="Whether a repair follows a scheduled check; else it only reports."
     )
+    direct_ttl_seconds: int = Field(
+        default=900,
+        gt=0,
+        le=604_800,
+        description="How long a client may begin to send what was signed for it; what arrived is then "
+        "finished, whether somebody told of it or not.",
+    )
     sweep_seconds: float = Field(
         default=300, gt=0, description="How often stuck things are looked for: uploads, events, runs."
     )

@@ -24,11 +24,13 @@ from tintype.imaging.cage import Cage
 from tintype.imaging.inspect import Inspector
 from tintype.ingest.budget import Budget
 from tintype.ingest.finish import Ingest
+from tintype.ingest.quotas import Quotas
 from tintype.ingest.receive import Receiver
 from tintype.messaging.local import LocalPublisher
 from tintype.messaging.publisher import Publisher
 from tintype.messaging.sns import SnsPublisher
 from tintype.model.errors import LinkInvalid
+from tintype.model.quota import Quota
 from tintype.objects.links import Links
 from tintype.objects.local_links import LocalLinks
 from tintype.objects.s3_links import S3Links
@@ -57,6 +59,8 @@ class Parts:
     inspector: Inspector
     receiver: Receiver
     ingest: Ingest
+    sessions: Sessions
+    quotas: Quotas
     links: Links
     verify_link: LinkCheck
     relay: Relay
@@ -89,7 +93,14 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
         stack.push_async_callback(_stop, asyncio.create_task(relay.run(), name="relay"))
         links, verify_link = _links(settings, data_dir)
         budget = Budget(settings.limits, spool_dir)
+        quotas = Quotas(database, Quota(settings.limits.quota_bytes, settings.limits.quota_images))
         metrics.in_flight_bytes.set_function(lambda: budget.in_flight)
+        receiver = Receiver(settings.limits, spool_dir, budget, threads)
+        ingest = Ingest(inspector, objects, commits, quotas, metrics)
+        pieces = Pieces(database, objects, receiver, settings.limits)
+        sessions = Sessions(database, pieces, ingest, settings.limits)
+        stack.push_async_callback(sessions.aclose)
+        stack.push_async_callback(_stop, asyncio.create_task(sessions.run(), name="uploads-sweep"))
         yield Parts(
             settings=settings,
             metrics=metrics,
@@ -97,8 +108,10 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
             database=database,
             objects=objects,
             inspector=inspector,
-            receiver=Receiver(settings.limits, spool_dir, budget, threads),
-            ingest=Ingest(inspector, objects, commits, metrics),
+            receiver=receiver,
+            ingest=ingest,
+            sessions=sessions,
+            quotas=quotas,
             links=links,
             verify_link=verify_link,
             relay=relay,

@@ -9,7 +9,7 @@ from typing import Self
 
 from tintype.catalogue import signing_secrets, upload_tokens
 from tintype.catalogue.database import Database
-from tintype.imaging.sniff import HEAD_BYTES, sniff
+from tintype.imaging.granted import hold_against
 from tintype.model.body import Body
 from tintype.model.errors import (
     ImageCorrupt,
@@ -18,7 +18,6 @@ from tintype.model.errors import (
     TokenSpent,
     Unauthenticated,
     UnsupportedType,
-    UploadTooLarge,
 )
 from tintype.model.identity import Grant, Principal
 from tintype.model.ids import new_id
@@ -101,7 +100,7 @@ class Tokens:
         The same bytes are counted once: whoever did not hear the answer sends them again. Bytes that
         are refused for good are not counted. Raises `UnsupportedType`, `UploadTooLarge`, `TokenSpent`.
         """
-        _check(grant, body)
+        hold_against(grant, body)
         async with self.database.transaction() as tx:
             if not await upload_tokens.take(tx, holder.owner, grant.token_id, body.sha256):
                 raise TokenSpent("The upload token was used as often as it may be, or it was revoked.")
@@ -111,16 +110,3 @@ class Tokens:
             async with self.database.transaction() as tx:
                 await upload_tokens.give_back(tx, holder.owner, grant.token_id, body.sha256)
             raise
-
-
-def _check(grant: Grant, body: Body) -> None:
-    if body.length > grant.max_bytes:
-        raise UploadTooLarge(
-            f"The upload token is good for up to {grant.max_bytes} bytes.", details={"limit": grant.max_bytes}
-        )
-    kind = sniff(body.read(0, HEAD_BYTES))
-    if grant.types and (kind is None or kind.value not in grant.types):
-        accepted = sorted(grant.types)
-        raise UnsupportedType(
-            f"The upload token is good for {', '.join(accepted)}.", details={"accepted": accepted}
-        )

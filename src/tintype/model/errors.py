@@ -87,6 +87,20 @@ class DigestMismatch(TintypeError):
     title = "The bytes do not have the announced digest"
 
 
+class QuotaExceeded(TintypeError):
+    """The owner has stored as many bytes or images as the quota allows; waiting does not help."""
+
+    code = "quota_exceeded"
+    title = "The quota is used up"
+
+
+class RateExceeded(TintypeError):
+    """More requests, or more bytes, in a time than one key or one address may send."""
+
+    code = "rate_exceeded"
+    title = "Too many requests"
+
+
 # Who asks
 
 
@@ -324,6 +338,13 @@ class PatchTypeUnsupported(TintypeError):
     title = "The body has the wrong media type"
 
 
+class UploadUnfinished(TintypeError):
+    """The upload is to be completed, and its bytes are not there yet."""
+
+    code = "upload_unfinished"
+    title = "The bytes of the upload are not there"
+
+
 class PartsInvalid(TintypeError):
     """The parts of an upload are not those that arrived, out of order, or too small."""
 
@@ -436,6 +457,20 @@ class AddressAskedOften(TintypeError):
     title = "The address was asked too often"
 
 
+class RunInProgress(TintypeError):
+    """A check or repair is running, and there is one at a time; `run` is its address."""
+
+    code = "run_in_progress"
+    title = "A check is running already"
+
+
+class RunNotFound(TintypeError):
+    """There is no run of that id, or none that can do what is asked."""
+
+    code = "run_not_found"
+    title = "There is no such run"
+
+
 # What is wrong with us
 
 
@@ -444,6 +479,13 @@ class IssuerUnavailable(TintypeError):
 
     code = "issuer_unavailable"
     title = "The issuer of the token cannot be reached"
+
+
+class MessagingUnavailable(TintypeError):
+    """What brings messages to subscribers does not answer, throttles us, or is full."""
+
+    code = "messaging_unavailable"
+    title = "The messaging service is not available"
 
 
 class Overloaded(TintypeError):
@@ -458,6 +500,13 @@ class StorageUnavailable(TintypeError):
 
     code = "storage_unavailable"
     title = "The object store is not available"
+
+
+class StorageRefused(StorageUnavailable):
+    """The object store refuses our credentials; `detail` names the permission that they lack."""
+
+    code = "storage_refused"
+    title = "The object store does not let Tintype in"
 
 
 class ObjectMissing(StorageUnavailable):

@@ -1,11 +1,16 @@
 """Keys: where in the store an image's bytes lie. Nothing that a client says enters a key."""
 
 import re
+import secrets
 from uuid import UUID
 
 ORIGINALS = "originals/"
 INCOMING = "incoming/"
 """What is not an image yet, below the id of its upload."""
+DELETED = "deleted/"
+"""A small marker for each image that is in the trash, or gone: deletions survive a lost database."""
+JOURNAL = "journal/"
+"""What became of images after their upload, in the order of the log."""
 IDENTITY = "tintype.json"
 SIDECARS = "metadata/"
 """Where a folder keeps what a bucket keeps as metadata: no key begins so."""
@@ -31,6 +36,21 @@ def parse_original_key(key: str) -> UUID | None:
         return None
     image_id = UUID(match[2])
     return image_id if match[1] == f"{image_id.bytes[-1]:02x}" else None
+
+
+def deleted_key(image_id: UUID) -> str:
+    """Return the key of the marker that a deletion leaves. Markers list in the order of the originals."""
+    return f"{DELETED}{image_id.bytes[-1]:02x}/{image_id}"
+
+
+def incoming_prefix(upload_id: UUID) -> str:
+    """Return what every key of an unfinished upload begins with."""
+    return f"{INCOMING}{upload_id}/"
+
+
+def piece_key(upload_id: UUID, start: int, fence: int) -> str:
+    """Return a new key for a piece of an upload: two requests never write under the same one."""
+    return f"{incoming_prefix(upload_id)}{start:014d}-{fence}-{secrets.token_hex(4)}"
 
 
 def direct_key(upload_id: UUID) -> str:

@@ -40,6 +40,13 @@ KINDS: dict[type[TintypeError], Kind] = {
         "The bytes changed on their way, or the digest is of another file. Send it again.",
         retryable=True,
     ),
+    # Not 429 and not 507: libraries repeat those by themselves, and it would not help.
+    errors.QuotaExceeded: Kind(
+        413,
+        "Ask for a larger quota, or wait until what was deleted is gone for good; `GET /v1/me` shows both "
+        "the quota and its use.",
+    ),
+    errors.RateExceeded: Kind(429, "Wait for `Retry-After` seconds, then go on more slowly.", retryable=True),
     errors.Unauthenticated: Kind(
         401, "Check that all of the key is there, and that nobody has revoked it; or ask for another one."
     ),
@@ -66,6 +73,11 @@ KINDS: dict[type[TintypeError], Kind] = {
     errors.ImageNotFound: Kind(404, "Check the id or name. It may have been deleted."),
     errors.UploadNotFound: Kind(404, "Check the id; `GET /v1/uploads` lists yours. Or begin a new upload."),
     errors.UploadGone: Kind(410, "Begin a new upload."),
+    errors.UploadUnfinished: Kind(
+        409,
+        "Send the bytes as the answer to `POST /v1/uploads` told, then complete the upload.",
+        retryable=True,
+    ),
     errors.PartsInvalid: Kind(
         422, "List the parts that arrived, send what is missing, and name all of them, in order."
     ),
@@ -89,6 +101,10 @@ KINDS: dict[type[TintypeError], Kind] = {
     errors.PatchTypeUnsupported: Kind(
         415, "Send `Content-Type: application/offset+octet-stream` (tus) or `application/partial-upload`."
     ),
+    errors.RunInProgress: Kind(
+        409, "Follow the run in `run`, wait for its end, or cancel it.", retryable=True
+    ),
+    errors.RunNotFound: Kind(404, "Check the id; `GET /v1/consistency/runs` lists the latest."),
     errors.LinkInvalid: Kind(403, "Ask whoever gave you the link for a new one."),
     errors.HostRefused: Kind(421, "Use `localhost`, or the address in `TINTYPE_PUBLIC_URL`."),
     errors.OriginRefused: Kind(
@@ -116,6 +132,7 @@ KINDS: dict[type[TintypeError], Kind] = {
         429, "Wait for `Retry-After` seconds; look for the messages that were sent.", retryable=True
     ),
     errors.IssuerUnavailable: Kind(503, "Wait for `Retry-After` seconds, then try again.", retryable=True),
+    errors.MessagingUnavailable: Kind(503, "Wait for `Retry-After` seconds, then try again.", retryable=True),
     errors.Overloaded: Kind(
         503, "Wait for `Retry-After` seconds, then send the request again.", retryable=True
     ),
@@ -123,6 +140,9 @@ KINDS: dict[type[TintypeError], Kind] = {
         503,
         "Send the request again with the same `Idempotency-Key`; nothing is stored twice.",
         retryable=True,
+    ),
+    errors.StorageRefused: Kind(
+        503, "The operator gives Tintype's role the permission that `detail` names.", retryable=True
     ),
     errors.ObjectMissing: Kind(
         503,
