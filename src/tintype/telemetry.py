@@ -163,6 +163,17 @@ class Metrics:
         self.outbox_oldest_seconds = Gauge(
             "tintype_outbox_oldest_seconds", "Age of the oldest event not yet published.", registry=registry
         )
+        self.deliveries = Counter(
+            "tintype_deliveries",
+            "Attempts to tell a subscriber; the outcome is delivered, failed, or dead: the last one failed.",
+            ("channel", "outcome"),
+            registry=registry,
+        )
+        self.deliveries_late_seconds = Gauge(
+            "tintype_deliveries_late_seconds",
+            "For how long the delivery that is due for longest has waited.",
+            registry=registry,
+        )
 
     def stage(self, name: str) -> Timer:
         """Measure a stage of an upload: `with metrics.stage("put"):`, also when it fails."""
