@@ -24,8 +24,10 @@ from tintype.imaging.cage import Cage
 from tintype.imaging.inspect import Inspector
 from tintype.ingest.budget import Budget
 from tintype.ingest.finish import Ingest
+from tintype.ingest.pieces import Pieces
 from tintype.ingest.quotas import Quotas
 from tintype.ingest.receive import Receiver
+from tintype.ingest.sessions import Sessions
 from tintype.messaging.local import LocalPublisher
 from tintype.messaging.publisher import Publisher
 from tintype.messaging.sns import SnsPublisher
