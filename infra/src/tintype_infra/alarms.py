@@ -44,7 +44,9 @@ class Alarms(Construct):
 
     def _of_the_service(self, service: Service) -> None:
         balancer, target = service.balancer.metrics, service.target.metrics
-        answered = target.http_code_target(elb.HttpCodeTarget.TARGET_5XX_COUNT, period=MINUTE, statistic="Sum")
+        answered = target.http_code_target(
+            elb.HttpCodeTarget.TARGET_5XX_COUNT, period=MINUTE, statistic="Sum"
+        )
         self._alarm("ServerErrors", answered, above=5, minutes=5, of=3, missing_is_good=True)
         refused = balancer.http_code_elb(elb.HttpCodeElb.ELB_5XX_COUNT, period=MINUTE, statistic="Sum")
         self._alarm("BalancerErrors", refused, above=5, minutes=5, of=3, missing_is_good=True)
@@ -53,14 +55,14 @@ class Alarms(Construct):
         unhealthy = target.unhealthy_host_count(period=MINUTE, statistic="Maximum")
         self._alarm("UnhealthyInstances", unhealthy, above=0, minutes=15, of=15, missing_is_good=False)
         if self._stage.instance_type.startswith("t"):
-            credits = cloudwatch.Metric(
+            balance = cloudwatch.Metric(
                 namespace="AWS/EC2",
                 metric_name="CPUCreditBalance",
                 dimensions_map={"AutoScalingGroupName": service.fleet.auto_scaling_group_name},
                 period=FIVE_MINUTES,
                 statistic="Minimum",
             )
-            self._alarm("InstanceCredits", credits, below=30, minutes=15, of=15)
+            self._alarm("InstanceCredits", balance, below=30, minutes=15, of=15)
 
     def _of_the_queues(self, messaging: Messaging) -> None:
         for name, work in messaging.queues.items():
@@ -73,7 +75,9 @@ class Alarms(Construct):
             failed = one.function.metric_errors(period=FIVE_MINUTES, statistic="Sum")
             self._alarm(f"Failed{name.title()}", failed, above=2, minutes=15, of=10, missing_is_good=True)
             throttled = one.function.metric_throttles(period=FIVE_MINUTES, statistic="Sum")
-            self._alarm(f"Throttled{name.title()}", throttled, above=50, minutes=15, of=15, missing_is_good=True)
+            self._alarm(
+                f"Throttled{name.title()}", throttled, above=50, minutes=15, of=15, missing_is_good=True
+            )
 
     def _of_the_database(self, database: Database) -> None:
         instance = database.instance
@@ -84,11 +88,11 @@ class Alarms(Construct):
         busy = instance.metric_cpu_utilization(period=FIVE_MINUTES, statistic="Average")
         self._alarm("DatabaseBusy", busy, above=85, minutes=30, of=30)
         if self._stage.database_class.startswith("t"):
-            credits = instance.metric("CPUCreditBalance", period=FIVE_MINUTES, statistic="Minimum")
-            self._alarm("DatabaseCredits", credits, below=30, minutes=15, of=15)
+            balance = instance.metric("CPUCreditBalance", period=FIVE_MINUTES, statistic="Minimum")
+            self._alarm("DatabaseCredits", balance, below=30, minutes=15, of=15)
 
     def _of_the_promise(self) -> None:
-        """What only Tintype itself can know; an alarm too when nobody says it any more."""
+        """Watch what only Tintype itself can know, and that it goes on saying it."""
         self._alarm("EventsUnpublished", _own("OldestUnpublishedEventSeconds"), above=300, minutes=5, of=5)
         self._alarm("DriftFound", _own("ConsistencyDrift"), above=0, minutes=5, of=5, missing_is_good=True)
         age = _own("LastCleanCheckSeconds", period=FIVE_MINUTES)
@@ -105,7 +109,7 @@ class Alarms(Construct):
         below: float | None = None,
         missing_is_good: bool | None = None,
     ) -> None:
-        """Alarm when `of` of the last `minutes` minutes are beyond the threshold, in steps of the metric's period."""
+        """Alarm when `of` of the last `minutes` minutes are beyond the threshold."""
         step = 5 if metric.to_metric_config().metric_stat.period.to_minutes() == 5 else 1  # type: ignore[union-attr]  # noqa: PLR2004
         missing = {True: "NOT_BREACHING", False: "BREACHING", None: "MISSING"}[missing_is_good]
         alarm = cloudwatch.Alarm(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import aws_cdk as cdk
 
-from tintype_infra.nag import check_promises
+from tintype_infra import nag
 from tintype_infra.pipeline import DeliveryStack
 from tintype_infra.stacks import Release, Tintype
 from tintype_infra.stages import Estate, StageInvalid
@@ -29,7 +29,7 @@ def build(estate: Estate, release: Release, outdir: Path | None = None) -> cdk.A
         Tintype(app, stage, release)
     if estate.delivery is not None:
         DeliveryStack(app, estate, estate.delivery, release)
-    check_promises(app)
+
     return app
 
 
@@ -42,8 +42,12 @@ def main() -> None:
     except StageInvalid as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
-    release = Release((built / "release").read_text().strip(), built / "bundle.tar.gz", built / "functions.zip")
-    build(estate, release).synth()
+    release = Release(
+        (built / "release").read_text().strip(), built / "bundle.tar.gz", built / "functions.zip"
+    )
+    app = build(estate, release)
+    nag.check(app)
+    app.synth()
 
 
 if __name__ == "__main__":

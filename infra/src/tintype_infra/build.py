@@ -1,4 +1,4 @@
-"""What a release consists of: one package for functions and one bundle for instances, from the locked environment."""
+"""Builds a release from the locked environment: a package for functions, a bundle for instances."""
 
 import argparse
 import gzip
@@ -54,7 +54,7 @@ def build(root: Path, out: Path, authorities: bytes) -> str:
 def fetch_authorities() -> bytes:
     """Return the certificates that RDS's are signed by. Raises `BuildFailed`."""
     try:
-        with urllib.request.urlopen(AUTHORITIES_URL, timeout=20) as answer:  # noqa: S310  (the URL is above)
+        with urllib.request.urlopen(AUTHORITIES_URL, timeout=20) as answer:
             return answer.read()
     except (urllib.error.URLError, TimeoutError) as error:
         raise BuildFailed(
@@ -81,7 +81,17 @@ def _install(root: Path, site: Path) -> None:
             *("--python-version", PYTHON, "--python-platform", PLATFORM),
         )
         # pyvips comes as source alone; it is pure Python, as it finds its library at run time.
-        _uv(root, *target, "--require-hashes", "--only-binary", ":all:", "--no-binary", "pyvips", "-r", str(locked))
+        _uv(
+            root,
+            *target,
+            "--require-hashes",
+            "--only-binary",
+            ":all:",
+            "--no-binary",
+            "pyvips",
+            "-r",
+            str(locked),
+        )
         _uv(root, *target, str(wheel))
     shutil.rmtree(site / "bin", ignore_errors=True)
     for compiled in [*site.rglob("__pycache__")]:
@@ -145,7 +155,9 @@ def main() -> None:
     root = Path(__file__).parents[3]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=root / "infra/build", help="where the files go")
-    parser.add_argument("--authorities", type=Path, help="RDS's certificate authorities, instead of fetching them")
+    parser.add_argument(
+        "--authorities", type=Path, help="RDS's certificate authorities, instead of fetching them"
+    )
     wanted = parser.parse_args()
     try:
         authorities = wanted.authorities.read_bytes() if wanted.authorities else fetch_authorities()

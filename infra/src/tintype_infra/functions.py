@@ -128,7 +128,9 @@ class Functions(Construct):
         _work_off(self.complete, messaging.completions.queue, batch=5)
         _work_off(self.notifier, messaging.deliveries.queue, batch=10)
         _every(self, "Drain", self.notifier, events.Schedule.rate(Duration.minutes(1)), {"task": "drain"})
-        _every(self, "FastLoop", self.consistency, events.Schedule.rate(Duration.minutes(5)), {"task": "settle"})
+        _every(
+            self, "FastLoop", self.consistency, events.Schedule.rate(Duration.minutes(5)), {"task": "settle"}
+        )
         _every(
             self,
             "Nightly",
@@ -160,8 +162,12 @@ class Functions(Construct):
 
 def grant_complete(role: iam.Role, images: s3.IBucket, topic: sns.ITopic) -> None:
     """Read what arrived, store what it is, remove the arrival."""
-    _allow(role, "ReadArrived", ["s3:GetObject", "s3:GetObjectVersion"], images, ["incoming/*", "tintype.json"])
-    _allow(role, "Store", ["s3:PutObject", "s3:GetObject", "s3:AbortMultipartUpload"], images, ["originals/*"])
+    _allow(
+        role, "ReadArrived", ["s3:GetObject", "s3:GetObjectVersion"], images, ["incoming/*", "tintype.json"]
+    )
+    _allow(
+        role, "Store", ["s3:PutObject", "s3:GetObject", "s3:AbortMultipartUpload"], images, ["originals/*"]
+    )
     _allow(role, "RemoveArrived", ["s3:DeleteObject", "s3:AbortMultipartUpload"], images, ["incoming/*"])
     _list(role, images)
     topic.grant_publish(role)
@@ -175,7 +181,7 @@ def grant_notifier(role: iam.Role, images: s3.IBucket, topic: sns.ITopic) -> Non
 
 
 def grant_consistency(role: iam.Role, images: s3.IBucket) -> None:
-    """Look at everything, move to quarantine and back. Versions are never deleted: each removal can be undone."""
+    """Look at everything, move to quarantine and back; what is deleted leaves its version behind."""
     _allow(role, "Read", ["s3:GetObject", "s3:GetObjectVersion"], images, ["*"])
     _allow(
         role,
@@ -212,9 +218,13 @@ def _work_off(function: Function, queue: sqs.IQueue, *, batch: int) -> None:
     )
 
 
-def _every(scope: Construct, name: str, function: Function, schedule: events.Schedule, what: dict[str, str]) -> None:
+def _every(
+    scope: Construct, name: str, function: Function, schedule: events.Schedule, what: dict[str, str]
+) -> None:
     events.Rule(scope, name, schedule=schedule).add_target(
-        targets.LambdaFunction(function.function, event=events.RuleTargetInput.from_object(what), retry_attempts=1)
+        targets.LambdaFunction(
+            function.function, event=events.RuleTargetInput.from_object(what), retry_attempts=1
+        )
     )
 
 
@@ -235,4 +245,3 @@ def _network_interfaces() -> iam.PolicyStatement:
         ],
         resources=["*"],
     )
-

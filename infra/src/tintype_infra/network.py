@@ -58,9 +58,7 @@ class Network(Construct):
 
     def group(self, name: str, description: str) -> ec2.SecurityGroup:
         """Return a new security group that lets nothing in, and out only what is allowed later."""
-        return ec2.SecurityGroup(
-            self, name, vpc=self.vpc, description=description, allow_all_outbound=False
-        )
+        return ec2.SecurityGroup(self, name, vpc=self.vpc, description=description, allow_all_outbound=False)
 
 
 def let_out(group: ec2.ISecurityGroup) -> None:
@@ -70,9 +68,7 @@ def let_out(group: ec2.ISecurityGroup) -> None:
 
 def _private(stage: Stage) -> ec2.SubnetType:
     return (
-        ec2.SubnetType.PRIVATE_ISOLATED
-        if stage.egress == "endpoints"
-        else ec2.SubnetType.PRIVATE_WITH_EGRESS
+        ec2.SubnetType.PRIVATE_ISOLATED if stage.egress == "endpoints" else ec2.SubnetType.PRIVATE_WITH_EGRESS
     )
 
 

@@ -11,7 +11,6 @@ from constructs import Construct
 from tintype_infra.database import MIGRATOR, NAME, SERVICE, WORKER, Database
 from tintype_infra.functions import AUTHORITIES
 from tintype_infra.network import Network, let_out
-from tintype_infra.stages import Stage
 
 SECONDS = 600
 
@@ -24,7 +23,13 @@ class Schema(Construct):
     """
 
     def __init__(
-        self, scope: Construct, stage: Stage, *, package: Path, release: str, network: Network, database: Database
+        self,
+        scope: Construct,
+        *,
+        package: Path,
+        release: str,
+        network: Network,
+        database: Database,
     ) -> None:
         super().__init__(scope, "Schema")
         group = network.group("MigratorGroup", "Migrator")

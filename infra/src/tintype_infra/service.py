@@ -100,19 +100,34 @@ class Service(Construct):
             ],
         )
 
-    def _grant(self, storage: Storage, database: Database, messaging: Messaging, functions: Functions) -> None:
-        """Give the instances what requests need. They can replace an original's bytes by no request, and
-        delete none: that is the consistency function's.
+    def _grant(
+        self, storage: Storage, database: Database, messaging: Messaging, functions: Functions
+    ) -> None:
+        """Give the instances what requests need.
+
+        They delete no original: that is the consistency function's, and even that leaves its versions.
         """
         images = storage.images
         allow = self.role.add_to_policy
         allow(
             iam.PolicyStatement(
                 sid="Images",
-                actions=["s3:PutObject", "s3:GetObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"],
+                actions=[
+                    "s3:PutObject",
+                    "s3:GetObject",
+                    "s3:AbortMultipartUpload",
+                    "s3:ListMultipartUploadParts",
+                ],
                 resources=[
                     images.arn_for_objects(keys)
-                    for keys in ("originals/*", "incoming/*", "renditions/*", "journal/*", "deleted/*", "tintype.json")
+                    for keys in (
+                        "originals/*",
+                        "incoming/*",
+                        "renditions/*",
+                        "journal/*",
+                        "deleted/*",
+                        "tintype.json",
+                    )
                 ],
             )
         )
@@ -123,7 +138,9 @@ class Service(Construct):
                 resources=[images.arn_for_objects("incoming/*"), images.arn_for_objects("renditions/*")],
             )
         )
-        allow(iam.PolicyStatement(sid="TellMissing", actions=["s3:ListBucket"], resources=[images.bucket_arn]))
+        allow(
+            iam.PolicyStatement(sid="TellMissing", actions=["s3:ListBucket"], resources=[images.bucket_arn])
+        )
         allow(
             iam.PolicyStatement(
                 sid="Subscriptions",
@@ -180,7 +197,10 @@ class Service(Construct):
                 ec2.BlockDevice(
                     device_name="/dev/xvda",
                     volume=ec2.BlockDeviceVolume.ebs(
-                        16, encrypted=True, volume_type=ec2.EbsDeviceVolumeType.GP3, delete_on_termination=True
+                        16,
+                        encrypted=True,
+                        volume_type=ec2.EbsDeviceVolumeType.GP3,
+                        delete_on_termination=True,
                     ),
                 )
             ],
@@ -198,7 +218,9 @@ class Service(Construct):
                 grace_period=Duration.minutes(BOOT_MINUTES),
             ),
             # An instance counts when it has really served `/readyz`; until then the old ones stay.
-            signals=autoscaling.Signals.wait_for_count(stage.instances, timeout=Duration.minutes(BOOT_MINUTES)),
+            signals=autoscaling.Signals.wait_for_count(
+                stage.instances, timeout=Duration.minutes(BOOT_MINUTES)
+            ),
             update_policy=autoscaling.UpdatePolicy.rolling_update(
                 max_batch_size=1,
                 min_instances_in_service=stage.instances,
@@ -233,7 +255,7 @@ class Service(Construct):
         return balancer
 
     def _target(self, network: Network) -> elb.ApplicationTargetGroup:
-        target = elb.ApplicationTargetGroup(
+        return elb.ApplicationTargetGroup(
             self,
             "Target",
             vpc=network.vpc,
@@ -251,7 +273,6 @@ class Service(Construct):
                 healthy_http_codes="200",
             ),
         )
-        return target
 
     def _listen(self) -> None:
         anywhere = ec2.Peer.any_ipv4()
@@ -265,7 +286,9 @@ class Service(Construct):
             "Https",
             port=443,
             open=False,
-            certificates=[acm.Certificate.from_certificate_arn(self, "Certificate", self._stage.certificate_arn)],
+            certificates=[
+                acm.Certificate.from_certificate_arn(self, "Certificate", self._stage.certificate_arn)
+            ],
             ssl_policy=elb.SslPolicy.TLS13_RES,
             default_target_groups=[self.target],
         )
@@ -313,7 +336,12 @@ class Service(Construct):
         )
 
     def _settings(
-        self, storage: Storage, database: Database, messaging: Messaging, functions: Functions, network: Network
+        self,
+        storage: Storage,
+        database: Database,
+        messaging: Messaging,
+        functions: Functions,
+        network: Network,
     ) -> dict[str, str]:
         """Return the service's environment. It holds no secret: instances have a role."""
         stage = self._stage

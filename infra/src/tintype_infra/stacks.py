@@ -65,7 +65,6 @@ class ServiceStack(cdk.Stack):
         )
         schema = Schema(
             self,
-            stage,
             package=release.package,
             release=release.name,
             network=data.network,

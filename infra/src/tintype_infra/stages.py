@@ -44,7 +44,9 @@ class Stage(BaseModel):
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages upload from a browser, to the API and straight to the bucket."""
 
-    network: Annotated[str, StringConstraints(pattern=r"^(\d{1,3}\.){3}\d{1,3}/(16|17|18|19|20)$")] = "10.60.0.0/16"
+    network: Annotated[str, StringConstraints(pattern=r"^(\d{1,3}\.){3}\d{1,3}/(16|17|18|19|20)$")] = (
+        "10.60.0.0/16"
+    )
     egress: Literal["nat", "nat-per-zone", "endpoints"] = "nat"
     """How private subnets reach AWS's services and, with NAT, the internet."""
 
@@ -74,11 +76,13 @@ class Stage(BaseModel):
     def _fits_together(self) -> Self:
         if self.plain_http == (self.certificate_arn is not None):
             raise ValueError(
-                "`certificate_arn` must name a certificate for TLS, unless `plain_http = true` says that there "
-                "is none"
+                "`certificate_arn` must name a certificate for TLS, unless `plain_http = true` says that "
+                "there is none"
             )
         if self.instances_at_most <= self.instances:
-            raise ValueError("`instances_at_most` must be more than `instances`: a rollout needs room for one")
+            raise ValueError(
+                "`instances_at_most` must be more than `instances`: a rollout needs room for one"
+            )
         if any(not zone.startswith(self.region) for zone in self.zones or ()):
             raise ValueError(f"`zones` must be in {self.region}")
         return self
@@ -135,11 +139,6 @@ class Estate(BaseModel):
         if name not in self.stage:
             raise StageInvalid(f"There is no stage {name!r}; there are: {', '.join(self.stage)}.")
         return self.stage[name]
-
-
-
-
-
 
 
 def _sentence(error: ValidationError) -> str:

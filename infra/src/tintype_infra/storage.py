@@ -97,7 +97,7 @@ def _cors(stage: Stage) -> list[s3.CorsRule] | None:
 
 
 def _lifecycle() -> list[s3.LifecycleRule]:
-    """What goes by itself. Nothing below `originals/` does, except versions that were replaced or deleted."""
+    """Return what goes by itself: below `originals/` only versions that were replaced or deleted."""
     return [
         s3.LifecycleRule(
             id="unfinished",
