@@ -1,6 +1,7 @@
 """The log of committed changes, which is also the outbox: what is not published yet waits in it."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from tintype.model.payload import image_payload
 CHANNEL = "tintype_events"
 """Notified by every transaction that adds an event. A hint to look, nothing more."""
 LONGEST_PAUSE_SECONDS = 300
+MAX_POSITION = 2**63 - 1
 
 _COLUMNS: LiteralString = "position, id, kind, image_id, owner, version, payload, created_at"
 
@@ -112,8 +114,32 @@ async def oldest_unpublished_age(tx: Tx) -> float | None:
     return row[0] if row else None
 
 
-async def page(tx: Tx, owner: str, after: int, limit: int) -> list[Event]:
-    """Return the owner's events behind a position, in the order of the log.
+async def newest_position(tx: Tx, owner: str) -> int:
+    """Return where the owner's log ends, as `page` shows it; 0 for an empty one."""
+    cursor = await tx.execute(
+        """
+        SELECT coalesce(max(position), 0) FROM events
+        WHERE owner = %s AND txid < pg_snapshot_xmin(pg_current_snapshot())
+        """,
+        [owner],
+    )
+    (position,) = await only(cursor)
+    return position
+
+
+async def position_before(tx: Tx, owner: str, moment: datetime) -> int:
+    """Return the position of the owner's last event before a moment; 0 when there is none."""
+    cursor = await tx.execute(
+        "SELECT coalesce(max(position), 0) FROM events WHERE owner = %s AND created_at < %s", [owner, moment]
+    )
+    (position,) = await only(cursor)
+    return position
+
+
+async def page(
+    tx: Tx, owner: str, after: int, limit: int, *, kinds: Sequence[str] = (), until: int | None = None
+) -> list[Event]:
+    """Return the owner's events behind a position, in the order of the log; of these kinds if any is named.
 
     A transaction may commit after another one that took a later place. So the log is shown only up to
     where no transaction can still fill a place: below the oldest transaction that is running. Whoever
@@ -122,12 +148,40 @@ async def page(tx: Tx, owner: str, after: int, limit: int) -> list[Event]:
     cursor = await tx.execute(
         f"""
         SELECT {_COLUMNS} FROM events
-        WHERE owner = %s AND position > %s AND txid < pg_snapshot_xmin(pg_current_snapshot())
-        ORDER BY position LIMIT %s
+        WHERE owner = %(owner)s AND position > %(after)s AND position <= %(until)s
+            AND txid < pg_snapshot_xmin(pg_current_snapshot())
+            AND (%(kinds)s::text[] = '{{}}' OR kind = ANY(%(kinds)s))
+        ORDER BY position LIMIT %(limit)s
         """,
-        [owner, after, limit],
+        {
+            "owner": owner,
+            "after": after,
+            "until": MAX_POSITION if until is None else until,
+            "kinds": list(kinds),
+            "limit": limit,
+        },
     )
     return [_event(row) for row in await cursor.fetchall()]
+
+
+async def settled(tx: Tx, after: int, limit: int) -> list[Event]:
+    """Return events of all owners behind a position, as `page` does of one."""
+    cursor = await tx.execute(
+        f"""
+        SELECT {_COLUMNS} FROM events
+        WHERE position > %s AND txid < pg_snapshot_xmin(pg_current_snapshot())
+        ORDER BY position LIMIT %s
+        """,
+        [after, limit],
+    )
+    return [_event(row) for row in await cursor.fetchall()]
+
+
+async def newest(tx: Tx) -> int:
+    """Return the last position of the log, which readers may not be shown yet; 0 when it is empty."""
+    cursor = await tx.execute("SELECT position FROM events ORDER BY position DESC LIMIT 1")
+    row = await cursor.fetchone()
+    return row[0] if row else 0
 
 
 def _event(row: tuple[Any, ...]) -> Event:

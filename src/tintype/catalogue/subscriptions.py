@@ -5,10 +5,12 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 import orjson
-from psycopg import errors
+from psycopg.errors import UniqueViolation
 
+from tintype.catalogue import events
 from tintype.catalogue.database import Tx, only
 from tintype.model.errors import SubscriptionExists, SubscriptionNotFound, SubscriptionState
+from tintype.model.event import Kind
 from tintype.model.subscription import (
     CONFIRM_SECONDS,
     LIVE,
@@ -73,7 +75,7 @@ async def add(tx: Tx, new: NewSubscription) -> Subscription:
                 ],
             )
             return _subscription(await only(cursor))
-    except errors.UniqueViolation as error:
+    except UniqueViolation as error:
         raise SubscriptionExists(
             "The address has a subscription already. Change it, or delete it first."
         ) from error
@@ -163,7 +165,10 @@ async def change(
 
 
 async def confirm(tx: Tx, owner: str, subscription_id: UUID) -> Subscription | None:
-    """Make a pending subscription active, and return it; None when there is none that waits for this."""
+    """Make a pending subscription active, with the event that tells of it, and return it.
+
+    None: there is no subscription of that id that waits for this.
+    """
     cursor = await tx.execute(
         f"""
         UPDATE subscriptions
@@ -174,7 +179,16 @@ async def confirm(tx: Tx, owner: str, subscription_id: UUID) -> Subscription | N
         [owner, subscription_id],
     )
     row = await cursor.fetchone()
-    return _subscription(row) if row else None
+    if row is None:
+        return None
+    confirmed = _subscription(row)
+    told = {
+        "subscription_id": str(confirmed.id),
+        "channel": confirmed.channel.value,
+        "summary": f"A subscription by {confirmed.channel.value} was confirmed.",
+    }
+    await events.add_notice(tx, Kind.SUBSCRIPTION_CONFIRMED, owner, confirmed.id, told)
+    return confirmed
 
 
 async def pause(tx: Tx, owner: str, subscription_id: UUID, reason: str | None = None) -> Subscription:
@@ -209,7 +223,12 @@ async def remove(tx: Tx, owner: str, subscription_id: UUID) -> None:
     if current.provider is Provider.SNS and (current.status in LIVE or not current.sns_in_step):
         await _move(tx, current, Status.DELETED, None)
     else:
-        await tx.execute("DELETE FROM subscriptions WHERE owner = %s AND id = %s", [owner, subscription_id])
+        await forget(tx, owner, subscription_id)
+
+
+async def forget(tx: Tx, owner: str, subscription_id: UUID) -> None:
+    """Forget a subscription, whatever SNS knows of it."""
+    await tx.execute("DELETE FROM subscriptions WHERE owner = %s AND id = %s", [owner, subscription_id])
 
 
 async def ask_again(tx: Tx, current: Subscription) -> Subscription:
@@ -294,9 +313,7 @@ async def at_sns(tx: Tx, after: UUID | None, limit: int) -> list[Subscription]:
 async def stepped(tx: Tx, current: Subscription, sns_arn: str | None) -> None:
     """Record that SNS knows what the row said when it was read; a newer change stays to be told."""
     if current.status is Status.DELETED:
-        await tx.execute(
-            "DELETE FROM subscriptions WHERE owner = %s AND id = %s", [current.owner, current.id]
-        )
+        await forget(tx, current.owner, current.id)
         return
     await tx.execute(
         """

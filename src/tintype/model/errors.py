@@ -394,6 +394,13 @@ class SubscriptionExists(TintypeError):
     title = "This address is subscribed already"
 
 
+class TooManySubscriptions(TintypeError):
+    """The owner has as many subscriptions as anybody can have."""
+
+    code = "too_many_subscriptions"
+    title = "There are too many subscriptions"
+
+
 class SubscriptionState(TintypeError):
     """The subscription is in a state, told as `status`, in which this cannot be done."""
 

@@ -116,6 +116,7 @@ KINDS: dict[type[TintypeError], Kind] = {
         409,
         "Change or delete the subscription that the address has; `GET /v1/subscriptions` lists yours.",
     ),
+    errors.TooManySubscriptions: Kind(409, "Delete subscriptions that nobody needs any more."),
     errors.SubscriptionState: Kind(409, "Read the subscription: `status` and `reason` say where it stands."),
     errors.PolicyInvalid: Kind(
         422, "Correct the keys that `errors` names; docs/notifications.md describes filters."
