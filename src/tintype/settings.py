@@ -112,13 +112,6 @@ class ConsistencySettings(BaseModel):
     scheduled_repair: bool = Field(
         default=False, description="Whether a repair follows a scheduled check; else it only reports."
     )
-    direct_ttl_seconds: int = Field(
-        default=900,
-        gt=0,
-        le=604_800,
-        description="How long a client may begin to send what was signed for it; what arrived is then "
-        "finished, whether somebody told of it or not.",
-    )
     sweep_seconds: float = Field(
         default=300, gt=0, description="How often stuck things are looked for: uploads, events, runs."
     )
@@ -300,6 +293,13 @@ class LimitsSettings(BaseModel):
     max_unfinished_uploads: int = Field(
         default=1000, gt=0, description="Of one owner: resumable and direct uploads that are under way."
     )
+    direct_ttl_seconds: int = Field(
+        default=900,
+        gt=0,
+        le=604_800,
+        description="How long a client may begin to send what was signed for it; what arrived is then "
+        "finished, whether somebody told of it or not.",
+    )
     upload_ttl_seconds: int = Field(
         default=86_400,
         gt=0,
@@ -317,7 +317,7 @@ class LimitsSettings(BaseModel):
     quota_bytes: int | None = Field(
         default=None,
         ge=0,
-        description="That an owner may have stored, unless `tintype quota set` says otherwise. Unset: no limit.",
+        description="An owner's quota, unless `tintype quota set` gives another one. Unset: no limit.",
     )
     quota_images: int | None = Field(
         default=None, ge=0, description="The same, of images. See docs/limits.md."

@@ -21,9 +21,11 @@ from obstore.exceptions import (
 from obstore.store import S3Store
 
 from tintype.model.body import Body
-from tintype.model.errors import ObjectMissing, StorageUnavailable
-from tintype.objects.info import ObjectInfo, Stored
+from tintype.model.errors import ObjectMissing, StorageRefused, StorageUnavailable
+from tintype.objects.info import Entry, Fragment, ObjectInfo, Stored, Version
 from tintype.objects.keys import IDENTITY
+from tintype.objects.label import read_label, write_label
+from tintype.objects.s3_upkeep import S3Upkeep
 from tintype.objects.turns import Turns
 from tintype.settings import ObjectsSettings
 
@@ -77,6 +79,7 @@ class Bucket:
         self._reading = _open(settings, {"timeout": _HOUR, "read_timeout": silence})
         self._turns = Turns(settings.window_bytes, settings.timeout_seconds)
         self._endings: set[asyncio.Task[str | None]] = set()
+        self._upkeep = S3Upkeep(settings)
 
     async def put(self, key: str, body: Body, content_type: str, metadata: Mapping[str, str]) -> Stored:
         """Store the body; return once S3 has it, by its own answer or by what it says when asked."""
@@ -138,6 +141,60 @@ class Bucket:
         while page := await self._next(pages):
             yield [_info(meta) for meta in page]
 
+    async def entries(self, prefix: str, start_after: str) -> AsyncGenerator[Sequence[Entry]]:
+        """Yield pages of plain tuples in the order of the keys."""
+        pages = obstore.list(  # pyright: ignore[reportUnknownMemberType]: its Arrow types, unused here
+            self._reading, prefix or None, offset=start_after or None, chunk_size=PAGE
+        )
+        try:
+            while page := await self._next(pages):
+                yield [(meta["path"], meta["size"], _bare(meta["e_tag"]) or "") for meta in page]
+        except StorageUnavailable as error:
+            if isinstance(error.__cause__, PermissionDeniedError | UnauthenticatedError):
+                raise StorageRefused(
+                    f"{self.location} refuses to be listed: the credentials need s3:ListBucket.",
+                    retry_after=30,
+                ) from error
+            raise
+
+    async def names(self, prefix: str) -> Sequence[str]:
+        """Return what lies directly below a prefix."""
+        return await self._upkeep.names(prefix)
+
+    async def copy(self, source: str, target: str) -> Stored:
+        """Have S3 copy an object, and look whether the copy is the same."""
+        await self._upkeep.copy(source, target)
+        return await self._compared(source, target)
+
+    async def label(self, key: str) -> bytes | None:
+        """Return the content type and the metadata of an object."""
+        info = await self.head(key)
+        if info is None:
+            return None
+        return write_label(await self._upkeep.content_type(key), info.metadata)
+
+    async def relabel(self, key: str, label: bytes | None) -> Stored:
+        """Have S3 copy an object onto itself, with other metadata."""
+        await self._upkeep.relabel(key, *read_label(label))
+        return await self._found(key)
+
+    async def fragments(self, prefix: str) -> Sequence[Fragment]:
+        """Return multipart uploads that nobody has completed or aborted."""
+        return await self._upkeep.fragments(prefix)
+
+    async def discard(self, fragment: Fragment) -> None:
+        """Abort a multipart upload."""
+        await self._upkeep.discard(fragment)
+
+    async def versions(self, key: str) -> Sequence[Version]:
+        """Return older versions, in a bucket that keeps them."""
+        return await self._upkeep.versions(key)
+
+    async def recover(self, key: str, version: Version) -> Stored:
+        """Copy an older version over the object."""
+        await self._upkeep.copy(key, key, version.id)
+        return await self._found(key)
+
     async def delete(self, key: str) -> None:
         """Remove an object; nothing happens where there is none."""
         with suppress(FileNotFoundError):
@@ -159,6 +216,18 @@ class Bucket:
         # obstore's threads let go of an answer after it was received. One that comes late to an
         # interpreter that is ending aborts the process (PyO3/pyo3-async-runtimes, issue 40).
         await asyncio.sleep(_LAST_BREATH)
+
+    async def _found(self, key: str) -> Stored:
+        info = await self.head(key)
+        if info is None:
+            raise ObjectMissing(f"There is no {key} in {self.location}.")
+        return Stored(info.etag, info.size)
+
+    async def _compared(self, source: str, target: str) -> Stored:
+        original, copied = await self.head(source), await self.head(target)
+        if original is None or copied is None or not copied.holds(original.size, original.metadata):
+            raise StorageUnavailable(f"The copy of {source} in {self.location} is not the same.")
+        return Stored(copied.etag, copied.size)
 
     async def _check_bucket(self) -> None:
         """Raise after a 404 that was the bucket's fault: a HEAD is given no reason, a GET is."""

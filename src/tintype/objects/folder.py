@@ -11,7 +11,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -23,8 +23,9 @@ from typing import ParamSpec, TypeVar, cast
 from tintype.model.body import Body
 from tintype.model.checkpoint import checkpoint
 from tintype.model.errors import ObjectMissing, StorageUnavailable
-from tintype.objects.info import ObjectInfo, Stored
+from tintype.objects.info import Entry, Fragment, ObjectInfo, Stored, Version
 from tintype.objects.keys import IDENTITY, SIDECARS
+from tintype.objects.label import write_label
 
 THREADS = 16
 """Syncs wait for the disk, and those that wait together share one commit of the file system's journal."""
@@ -97,6 +98,44 @@ class Folder:
             yield page
         await self._run(self._check_mount)
 
+    async def entries(self, prefix: str, start_after: str) -> AsyncGenerator[Sequence[Entry]]:
+        """Yield pages of plain tuples in the order of the keys."""
+        async for page in self.list(prefix, start_after):
+            yield [(info.key, info.size, info.etag) for info in page]
+
+    async def names(self, prefix: str) -> Sequence[str]:
+        """Return what lies directly below a prefix."""
+        return await self._run(self._names, prefix)
+
+    async def copy(self, source: str, target: str) -> Stored:
+        """Give an object a second name, and its sidecar too; return once both are on the disk."""
+        return await self._run(self._link_copy, source, target)
+
+    async def label(self, key: str) -> bytes | None:
+        """Return the sidecar of an object as it is."""
+        return await self._run(self._label, key)
+
+    async def relabel(self, key: str, label: bytes | None) -> Stored:
+        """Write the sidecar of an object anew, or remove it."""
+        return await self._run(self._relabel, key, label)
+
+    async def fragments(self, prefix: str) -> Sequence[Fragment]:
+        """Return sidecars without an object, and files that never got their name."""
+        return await self._run(lambda: list(self._fragments(prefix)))
+
+    async def discard(self, fragment: Fragment) -> None:
+        """Remove a sidecar whose object did not come, or a file without a name."""
+        await self._run(self._discard, fragment)
+
+    async def versions(self, key: str) -> Sequence[Version]:
+        """Return nothing: a folder keeps no versions."""
+        del key
+        return []
+
+    async def recover(self, key: str, version: Version) -> Stored:
+        """Fail: a folder keeps no versions."""
+        raise ObjectMissing(f"{self.location} has no version {version.id} of {key}.")
+
     async def delete(self, key: str) -> None:
         """Remove an object and its sidecar; nothing happens where there is none."""
         await self._run(self._delete, key)
@@ -120,7 +159,7 @@ class Folder:
             _sync_folder(sidecar.parent)
             _sync_folder(path.parent)
             return Stored(found.etag, found.size)
-        self._write(sidecar, json.dumps({"content_type": content_type, "metadata": metadata}).encode())
+        self._write(sidecar, write_label(content_type, metadata))
         checkpoint("sidecar-stored")
         return self._write_body(path, body)
 
@@ -136,6 +175,70 @@ class Folder:
             self._check_mount()
             return None
         return replace(_info(key, status), metadata=self._metadata(key))
+
+    def _names(self, prefix: str) -> Sequence[str]:
+        try:
+            with os.scandir(self._root / prefix) as entries:
+                found = [f"{each.name}/" if each.is_dir() else each.name for each in entries]
+        except (FileNotFoundError, NotADirectoryError):
+            self._check_mount()
+            return []
+        return sorted(name for name in found if not name.startswith(".") and prefix + name != SIDECARS)
+
+    def _link_copy(self, source: str, target: str) -> Stored:
+        """Link the file under its second name: what is never written again can have two.
+
+        The file keeps its mtime, and so the object its ETag.
+        """
+        found = self._root / source
+        label = self._label(source)
+        if label is not None:
+            self._write(self._sidecar(target), label)
+        path = self._root / target
+        with self._opened(path.parent) as directory:
+            try:
+                os.link(found, path)
+            except FileNotFoundError as error:
+                raise ObjectMissing(f"There is no {source} in {self.location}.") from error
+            except FileExistsError as error:
+                if not path.samefile(found):
+                    raise StorageUnavailable(
+                        f"{self.location} holds something else under {target}."
+                    ) from error
+            os.fsync(directory)
+        status = path.stat()
+        return Stored(_etag(status), status.st_size)
+
+    def _label(self, key: str) -> bytes | None:
+        try:
+            return self._sidecar(key).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _relabel(self, key: str, label: bytes | None) -> Stored:
+        if label is None:
+            self._sidecar(key).unlink(missing_ok=True)
+        else:
+            self._write(self._sidecar(key), label)
+        try:
+            status = (self._root / key).stat()
+        except FileNotFoundError as error:
+            raise ObjectMissing(f"There is no {key} in {self.location}.") from error
+        return Stored(_etag(status), status.st_size)
+
+    def _fragments(self, prefix: str) -> Generator[Fragment]:
+        sidecars = self._root / SIDECARS
+        for path in (sidecars / prefix).rglob("*"):
+            key = path.relative_to(sidecars).as_posix().removesuffix(".json")
+            if path.suffix == ".json" and not (self._root / key).exists():
+                yield _fragment(key, path)
+        for path in (self._root / prefix).rglob(".*"):
+            if path.is_file():
+                yield _fragment(path.relative_to(self._root).as_posix(), path)
+
+    def _discard(self, fragment: Fragment) -> None:
+        if not (self._root / fragment.key).exists() or Path(fragment.token).name.startswith("."):
+            Path(fragment.token).unlink(missing_ok=True)
 
     def _open(self, key: str) -> tuple[int, int]:
         try:
@@ -350,6 +453,10 @@ def _named(directory: int, name: str) -> _NewFile:
 
 def _passing_name(name: str) -> str:
     return f".{name}.{secrets.token_hex(8)}"
+
+
+def _fragment(key: str, path: Path) -> Fragment:
+    return Fragment(key, str(path), datetime.fromtimestamp(path.stat().st_mtime, UTC))
 
 
 def _info(key: str, status: os.stat_result) -> ObjectInfo:

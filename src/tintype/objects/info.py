@@ -18,6 +18,31 @@ class Stored:
     """In bytes."""
 
 
+Entry = tuple[str, int, str]
+"""Key, bytes and ETag of an object, as a listing for upkeep has them: a million are made in a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """What is left of a put that was neither finished nor taken back."""
+
+    key: str
+    """Where the object was to be."""
+    token: str
+    began: datetime
+    """By the store's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """An older version of an object."""
+
+    id: str
+    size: int
+    sha256: str
+    """In hex, as the object itself says; empty where it says nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """One object. A listing leaves `metadata` empty: it would cost a request for each object."""

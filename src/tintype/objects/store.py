@@ -1,6 +1,6 @@
 """The object store: a bucket or a folder, which keep the same promises."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -13,7 +13,7 @@ from tintype.model.body import Body
 from tintype.model.errors import ObjectMissing, StorageUnavailable, WrongPair
 from tintype.objects.bucket import Bucket
 from tintype.objects.folder import Folder
-from tintype.objects.info import SHA256, ObjectInfo, Stored
+from tintype.objects.info import SHA256, Entry, Fragment, ObjectInfo, Stored, Version
 from tintype.objects.keys import IDENTITY, check_key
 from tintype.settings import ObjectsSettings
 
@@ -75,9 +75,48 @@ class Objects:
             raise ValueError(f"a prefix ends with a slash: {prefix!r}")
         return self._place.list(prefix, start_after)
 
+    def entries(self, prefix: str, start_after: str = "") -> AsyncGenerator[Sequence[Entry]]:
+        """Yield pages as `list` does, as plain tuples. Raises `StorageRefused` for what may not be listed."""
+        return self._place.entries(prefix, start_after)
+
+    async def names(self, prefix: str) -> Sequence[str]:
+        """Return what lies directly below a prefix: the last parts of keys, folders with a slash behind."""
+        return await self._place.names(prefix)
+
     async def delete(self, key: str) -> None:
         """Remove an object; nothing happens where there is none."""
         await self._place.delete(check_key(key))
+
+    async def copy(self, source: str, target: str) -> Stored:
+        """Copy an object with its metadata to a key that has none; return once it is durable and verified.
+
+        A folder's copy has the ETag of its source, S3's may have another one. Raises `ObjectMissing`.
+        """
+        return await self._place.copy(check_key(source), check_key(target))
+
+    async def label(self, key: str) -> bytes | None:
+        """Return what is written about an object beside its bytes, as it is written; None: nothing is."""
+        return await self._place.label(check_key(key))
+
+    async def relabel(self, key: str, label: bytes | None) -> Stored:
+        """Write anew what is written about an object (`write_label`). Its bytes stay, its ETag may not."""
+        return await self._place.relabel(check_key(key), label)
+
+    async def fragments(self, prefix: str) -> Sequence[Fragment]:
+        """Return what is left below a prefix of puts that did not end."""
+        return await self._place.fragments(prefix)
+
+    async def discard(self, fragment: Fragment) -> None:
+        """Remove what is left of a put that did not end. One that goes on nevertheless then fails."""
+        await self._place.discard(fragment)
+
+    async def versions(self, key: str) -> Sequence[Version]:
+        """Return older versions of an object, the newest first, where the store keeps any."""
+        return await self._place.versions(check_key(key))
+
+    async def recover(self, key: str, version: Version) -> Stored:
+        """Make an older version the object again."""
+        return await self._place.recover(check_key(key), version)
 
     async def probe(self) -> None:
         """Raise `StorageUnavailable` unless the store answers. Costs one small request."""

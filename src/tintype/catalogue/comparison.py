@@ -1,0 +1,134 @@
+"""The rows' side of a check: in the order of the keys, with nothing that a comparison does not need."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from tintype.catalogue.database import Tx, only
+from tintype.catalogue.rows import COLUMNS, image_of_row
+from tintype.model.image import Image, State
+
+Row = tuple[str, int, str]
+"""Key, bytes, etag: what a listing says of an object, so that equal pairs fall out by comparing tuples."""
+
+_FIRST = UUID(int=0)
+_LAST = UUID(int=(1 << 128) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an image's row stands, as far as a check asks."""
+
+    id: UUID
+    owner: str
+    state: State
+    purged: bool
+    size: int
+    sha256: bytes
+    etag: str
+    content_type: str
+
+    @property
+    def has_bytes(self) -> bool:
+        """Whether its object must be there: also that of an image in the trash, until it is purged."""
+        return self.state in (State.READY, State.DELETED) and not self.purged
+
+
+async def rows_between(tx: Tx, shard: int, after: UUID | None, upto: UUID | None, limit: int) -> list[Row]:
+    """Return rows of a shard whose objects must be there: ids behind `after` (None: all), up to `upto`."""
+    cursor = await tx.execute(
+        """
+        SELECT 'originals/' || %(name)s || '/' || id, bytes, etag FROM images
+        WHERE shard_of(id) = %(shard)s AND id > %(after)s AND id <= %(upto)s
+          AND state IN ('ready', 'deleted') AND purged_at IS NULL
+        ORDER BY id LIMIT %(limit)s
+        """,
+        {
+            "name": f"{shard:02x}",
+            "shard": shard,
+            "after": after or _FIRST,
+            "upto": upto or _LAST,
+            "limit": limit,
+        },
+        prepare=True,
+    )
+    return await cursor.fetchall()  # type: ignore[return-value] # the columns of a `Row`
+
+
+async def standings(tx: Tx, image_ids: Sequence[UUID]) -> dict[UUID, Standing]:
+    """Return how these images stand, whatever their state; those without a row are not among them."""
+    cursor = await tx.execute(
+        """
+        SELECT id, owner, state, purged_at IS NOT NULL, bytes, sha256, etag, content_type
+        FROM images WHERE id = ANY(%s)
+        """,
+        [list(image_ids)],
+    )
+    return {row[0]: _standing(row) for row in await cursor.fetchall()}
+
+
+async def lock(tx: Tx, image_id: UUID) -> Image | None:
+    """Return an image of any state, locked until the transaction ends; None where there is no row."""
+    cursor = await tx.execute(f"SELECT {COLUMNS} FROM images WHERE id = %s FOR UPDATE", [image_id])
+    row = await cursor.fetchone()
+    return image_of_row(row) if row else None
+
+
+async def find(tx: Tx, image_id: UUID) -> Image | None:
+    """Return an image of any state and owner."""
+    cursor = await tx.execute(f"SELECT {COLUMNS} FROM images WHERE id = %s", [image_id])
+    row = await cursor.fetchone()
+    return image_of_row(row) if row else None
+
+
+async def is_purged(tx: Tx, image_id: UUID) -> bool:
+    """Tell whether an image's bytes were to go for good."""
+    cursor = await tx.execute("SELECT purged_at IS NOT NULL FROM images WHERE id = %s", [image_id])
+    row = await cursor.fetchone()
+    return bool(row and row[0])
+
+
+async def newest(tx: Tx) -> UUID | None:
+    """Return the id of the newest row."""
+    cursor = await tx.execute("SELECT id FROM images ORDER BY id DESC LIMIT 1")
+    row = await cursor.fetchone()
+    return row[0] if row else None
+
+
+async def longest_unverified(tx: Tx, limit: int, before: datetime) -> list[Standing]:
+    """Return ready images that were not read since, those first that were read longest ago, or never."""
+    cursor = await tx.execute(
+        """
+        SELECT id, owner, state, false, bytes, sha256, etag, content_type FROM images
+        WHERE state = 'ready' AND (last_verified_at IS NULL OR last_verified_at < %s)
+        ORDER BY last_verified_at NULLS FIRST, id LIMIT %s
+        """,
+        [before, limit],
+    )
+    return [_standing(row) for row in await cursor.fetchall()]
+
+
+async def mark_verified(tx: Tx, image_ids: Sequence[UUID]) -> None:
+    """Record that the bytes of these images were read and are those of their rows."""
+    await tx.execute("UPDATE images SET last_verified_at = now() WHERE id = ANY(%s)", [list(image_ids)])
+
+
+async def oldest_unverified_age(tx: Tx) -> float:
+    """Return the seconds since the image that was read longest ago was read, or stored; 0 without images."""
+    cursor = await tx.execute(
+        """
+        SELECT coalesce(max(extract(epoch FROM now() - since)), 0)::double precision FROM (
+            (SELECT coalesce(last_verified_at, created_at) AS since FROM images
+             WHERE state = 'ready' ORDER BY last_verified_at NULLS FIRST, id LIMIT 1)
+        ) AS oldest
+        """
+    )
+    (age,) = await only(cursor)
+    return age
+
+
+def _standing(row: tuple[Any, ...]) -> Standing:
+    image_id, owner, state, purged, size, sha256, etag, content_type = row
+    return Standing(image_id, owner, State(state), purged, size, sha256, etag, content_type)
