@@ -317,11 +317,11 @@ class ChecksumMismatch(TintypeError):
     title = "The bytes do not have the announced checksum"
 
 
-class TusInvalid(TintypeError):
-    """A header field does not say what tus 1.0.0 wants it to say."""
+class UploadRequestInvalid(TintypeError):
+    """A header field does not say what the upload's protocol wants it to say."""
 
-    code = "tus_invalid"
-    title = "The request does not follow tus 1.0.0"
+    code = "upload_request_invalid"
+    title = "The request does not follow the upload's protocol"
 
 
 class TusVersionUnsupported(TintypeError):

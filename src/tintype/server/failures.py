@@ -20,6 +20,8 @@ from tintype.server.methods import Methods
 from tintype.server.problems import MEDIA_TYPE, problem_body
 from tintype.telemetry import get_logger
 
+PLAIN_ERRORS = "plain_errors"
+"""In a request's state: who asks for no form in particular is told one line, which clients show as it is."""
 MAX_ERRORS = 20
 """Mistakes of one request that are told; a hostile body could hold thousands."""
 
@@ -67,6 +69,8 @@ def answer(scope: Scope, error: TintypeError, headers: Mapping[str, str] | None 
     common = {"cache-control": "no-store", "vary": "accept"} | _headers_of(error) | dict(headers or {})
     if form == "html":
         return html_page(error.title, _paragraphs(body), body["status"], common)
+    if form == "problem" and state.get(PLAIN_ERRORS) and MEDIA_TYPE not in _header(scope, b"accept"):
+        return Response(f"{error.code}: {error}\n", body["status"], common, "text/plain")
     if form == "json":
         return Response(_dumps(body | {"error": body["detail"]}), body["status"], common, "application/json")
     return Response(_dumps(body), body["status"], common, MEDIA_TYPE)
@@ -210,6 +214,10 @@ def _headers_of(error: TintypeError) -> dict[str, str]:
         headers["retry-after"] = str(error.retry_after)
     if isinstance(error, errors.RangeNotSatisfiable) and "size" in error.details:
         headers["content-range"] = f"bytes */{error.details['size']}"  # RFC 9110, section 15.5.17
+    if isinstance(error, errors.UploadMoved) and "expected-offset" in error.details:
+        headers["upload-offset"] = str(error.details["expected-offset"])
+    if isinstance(error, errors.TusVersionUnsupported):
+        headers["tus-version"] = "1.0.0"
     if isinstance(error, errors.Unauthenticated):
         headers["www-authenticate"] = error.challenge
     if isinstance(error, errors.Forbidden):

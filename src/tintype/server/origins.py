@@ -37,8 +37,10 @@ ACCEPTED = (
     "Repr-Digest",
     "Tus-Resumable",
     "Upload-Checksum",
+    "Upload-Complete",
     "Upload-Concat",
     "Upload-Defer-Length",
+    "Upload-Draft-Interop-Version",
     "Upload-Length",
     "Upload-Metadata",
     "Upload-Offset",
@@ -52,6 +54,7 @@ EXPOSED = (
     "Accept-Ranges",
     "Allow",
     "Content-Disposition",
+    "Content-Location",
     "Content-Range",
     "ETag",
     "Idempotent-Replayed",
@@ -66,10 +69,12 @@ EXPOSED = (
     "Tus-Max-Size",
     "Tus-Resumable",
     "Tus-Version",
+    "Upload-Complete",
     "Upload-Concat",
     "Upload-Defer-Length",
     "Upload-Expires",
     "Upload-Length",
+    "Upload-Limit",
     "Upload-Metadata",
     "Upload-Offset",
     "WWW-Authenticate",
@@ -162,7 +167,8 @@ class Cors:
         fields: dict[bytes, bytes] = dict(scope["headers"])
         origin, asked = fields.get(b"origin"), fields.get(b"access-control-request-method")
         allowed = origin is not None and (self._any or origin in self._origins)
-        scope["state"][MORE_HEADERS] = self._headers(origin if allowed else None)
+        told = scope["state"].get(MORE_HEADERS, ())
+        scope["state"][MORE_HEADERS] = [*told, *self._headers(origin if allowed else None)]
         if scope["method"] != "OPTIONS" or origin is None or asked is None:
             await self._app(scope, receive, send)
         elif allowed:

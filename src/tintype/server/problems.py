@@ -96,7 +96,9 @@ KINDS: dict[type[TintypeError], Kind] = {
     errors.ChecksumMismatch: Kind(
         460, "The bytes changed on their way: send them again from the same offset.", retryable=True
     ),
-    errors.TusInvalid: Kind(400, "Correct the header field that `detail` names; see tus.io/protocols."),
+    errors.UploadRequestInvalid: Kind(
+        400, "Correct the header field that `detail` names; docs/uploads.md has examples."
+    ),
     errors.TusVersionUnsupported: Kind(412, "Send `Tus-Resumable: 1.0.0`."),
     errors.PatchTypeUnsupported: Kind(
         415, "Send `Content-Type: application/offset+octet-stream` (tus) or `application/partial-upload`."
