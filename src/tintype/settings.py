@@ -142,6 +142,33 @@ class ConsistencySettings(BaseModel):
     )
 
 
+class JournalSettings(BaseModel):
+    """What the bucket keeps of changes after an upload, for the day on which the database is lost."""
+
+    seconds: float = Field(
+        default=10,
+        gt=0,
+        description="So late at most a change is in the bucket; a deletion after one second.",
+    )
+    rewrite_days: float = Field(
+        default=30,
+        gt=0,
+        description="So often all of it is written anew: what it says of purged images goes then.",
+    )
+    end_seconds: float = Field(
+        default=5, ge=0, description="What a stop waits for the last changes to be written."
+    )
+
+
+class TrashSettings(BaseModel):
+    """How long deleted images can be brought back."""
+
+    days: float = Field(
+        default=30, ge=0, description="Then the bytes of an image in the trash are removed for good."
+    )
+    every_seconds: float = Field(default=3_600, gt=0, description="How often this is looked after.")
+
+
 class EventsSettings(BaseModel):
     """Where committed events are published."""
 
@@ -451,6 +478,8 @@ class Settings(BaseSettings):
     webhooks: WebhookSettings = Field(default=WebhookSettings())
     mail: MailSettings = Field(default=MailSettings())
     consistency: ConsistencySettings = Field(default=ConsistencySettings())
+    journal: JournalSettings = Field(default=JournalSettings())
+    trash: TrashSettings = Field(default=TrashSettings())
     imaging: ImagingSettings = Field(default=ImagingSettings())
     limits: LimitsSettings = Field(default=LimitsSettings())
     identity: IdentitySettings = Field(default=IdentitySettings())

@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from tintype.catalogue import signing_secrets
 from tintype.catalogue.commits import Commits
-from tintype.catalogue.database import Database
+from tintype.catalogue.database import EVERY_OWNER, Database
 from tintype.catalogue.embedded import EmbeddedPostgres
 from tintype.catalogue.migrations import migrate
 from tintype.consistency import pair
+from tintype.consistency.journal import Journal
+from tintype.consistency.purge import Purge
+from tintype.consistency.rebuild import Rebuild
 from tintype.identity.doorkeeper import Doorkeeper
 from tintype.identity.issuers import Issuers
 from tintype.identity.keys import Keyring
@@ -23,6 +27,7 @@ from tintype.identity.tokens import Tokens
 from tintype.imaging.cage import Cage
 from tintype.imaging.inspect import Inspector
 from tintype.ingest.budget import Budget
+from tintype.ingest.direct import Direct
 from tintype.ingest.finish import Ingest
 from tintype.ingest.pieces import Pieces
 from tintype.ingest.quotas import Quotas
@@ -33,8 +38,11 @@ from tintype.messaging.publisher import Publisher
 from tintype.messaging.sns import SnsPublisher
 from tintype.model.errors import LinkInvalid
 from tintype.model.quota import Quota
+from tintype.objects.direct import DirectUploads
 from tintype.objects.links import Links
+from tintype.objects.local_direct import LocalDirect
 from tintype.objects.local_links import LocalLinks
+from tintype.objects.s3_direct import S3Direct
 from tintype.objects.s3_links import S3Links
 from tintype.objects.store import Objects
 from tintype.relay import Relay
@@ -62,6 +70,9 @@ class Parts:
     receiver: Receiver
     ingest: Ingest
     sessions: Sessions
+    direct: Direct
+    local_direct: LocalDirect | None
+    """Where direct uploads come to ourselves; None: they go to S3."""
     quotas: Quotas
     links: Links
     verify_link: LinkCheck
@@ -93,14 +104,21 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
         threads = stack.enter_context(ThreadPoolExecutor(SPOOL_THREADS, thread_name_prefix="spool"))
         relay = Relay(database, _publisher(settings, data_dir), settings.events.poll_seconds, metrics)
         stack.push_async_callback(_stop, asyncio.create_task(relay.run(), name="relay"))
+        journal = Journal(database, objects, settings.journal, spool_dir, metrics)
+        stack.push_async_callback(_stop, asyncio.create_task(journal.keep(), name="journal"))
+        purge = Purge(database, objects, settings.trash, metrics)
+        stack.push_async_callback(_stop, asyncio.create_task(purge.run(), name="purge"))
         links, verify_link = _links(settings, data_dir)
         budget = Budget(settings.limits, spool_dir)
-        quotas = Quotas(database, Quota(settings.limits.quota_bytes, settings.limits.quota_images))
+        quotas = quotas_of(database, settings)
         metrics.in_flight_bytes.set_function(lambda: budget.in_flight)
         receiver = Receiver(settings.limits, spool_dir, budget, threads)
         ingest = Ingest(inspector, objects, commits, quotas, metrics)
         pieces = Pieces(database, objects, receiver, settings.limits)
         sessions = Sessions(database, pieces, ingest, settings.limits)
+        place, local_direct = await _direct_place(settings, database, objects, spool_dir)
+        direct = Direct(sessions, place, objects, receiver, settings.limits)
+        sessions.settle_direct = direct.settle
         stack.push_async_callback(sessions.aclose)
         stack.push_async_callback(_stop, asyncio.create_task(sessions.run(), name="uploads-sweep"))
         yield Parts(
@@ -113,6 +131,8 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
             receiver=receiver,
             ingest=ingest,
             sessions=sessions,
+            direct=direct,
+            local_direct=local_direct,
             quotas=quotas,
             links=links,
             verify_link=verify_link,
@@ -120,6 +140,25 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
             keyring=keyring,
             tokens=tokens,
             doorkeeper=_doorkeeper(settings, keyring, tokens),
+        )
+
+
+@asynccontextmanager
+async def open_rebuild(settings: Settings, *, quick: bool, restored: bool) -> AsyncGenerator[Rebuild]:
+    """Open what a rebuild needs. `quick`: nothing is read but metadata.
+
+    Raises `DatabaseUnavailable` with a sentence for the operator.
+    """
+    async with AsyncExitStack() as stack:
+        data_dir = settings.data_dir.resolve()
+        spool_dir = settings.spool_dir or data_dir / "spool"
+        spool_dir.mkdir(parents=True, exist_ok=True)
+        database = await stack.enter_async_context(open_database(settings))
+        objects = Objects.open(settings.objects, data_dir)
+        stack.push_async_callback(objects.aclose)
+        inspector = None if quick else await _inspector(settings, stack)
+        yield Rebuild(
+            database, objects, inspector, spool_dir, settings.database.attempt_seconds, restored=restored
         )
 
 
@@ -132,6 +171,11 @@ async def open_database(settings: Settings) -> AsyncGenerator[Database]:
     async with AsyncExitStack() as stack:
         url = await _database_url(settings, settings.data_dir.resolve(), stack)
         yield await stack.enter_async_context(Database.open(url, settings.database))
+
+
+def quotas_of(database: Database, settings: Settings) -> Quotas:
+    """Return the quotas of the owners in a database, with those of the settings for everybody else."""
+    return Quotas(database, Quota(settings.limits.quota_bytes, settings.limits.quota_images))
 
 
 async def _database_url(settings: Settings, data_dir: Path, stack: AsyncExitStack) -> str:
@@ -167,6 +211,18 @@ def _links(settings: Settings, data_dir: Path) -> tuple[Links, LinkCheck]:
         return S3Links(settings.objects), _refuse_link
     links = LocalLinks(_secret(data_dir / "link-secret"))
     return links, links.verify
+
+
+async def _direct_place(
+    settings: Settings, database: Database, objects: Objects, spool_dir: Path
+) -> tuple[DirectUploads, LocalDirect | None]:
+    """Return where direct uploads go; the second time where that is ourselves."""
+    if settings.objects.url is not None and settings.objects.url.startswith("s3://"):
+        return S3Direct(settings.objects), None
+    async with database.transaction(EVERY_OWNER) as tx:
+        secret = await signing_secrets.add(tx, "direct uploads", secrets.token_bytes(32))
+    local = LocalDirect(objects, spool_dir, secret, settings.limits.max_upload_bytes)
+    return local, local
 
 
 def _refuse_link(_image_id: UUID, _expires: int | None, _signature: str) -> None:

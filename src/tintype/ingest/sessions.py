@@ -419,8 +419,10 @@ class Sessions:
                 await self.drive(session)
                 return
         if self.settle_direct is not None and session.kind not in (SessionKind.TUS, SessionKind.RESUMABLE):
-            with suppress(TintypeError):  # as above
+            try:
                 await self.settle_direct(session)
+            except TintypeError:  # the store or the database is away, and the bytes may be there: still due
+                return
         async with self.database.transaction(session.owner) as tx:
             if await uploads.expire(tx, session):
                 await self._give_back(tx, session)

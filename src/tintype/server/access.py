@@ -42,6 +42,14 @@ ADMIN = Access(identity.Scope.ADMIN)
 ACCESS: dict[str, Access] = {
     "upload_images": Access(identity.Scope.WRITE, by_token=True),
     "upload_named_image": Access(identity.Scope.WRITE, by_token=True),
+    "begin_direct_upload": Access(identity.Scope.WRITE, by_token=True),
+    "complete_direct_upload": Access(identity.Scope.WRITE, by_token=True),
+    "abort_upload": Access(identity.Scope.WRITE, by_token=True),
+    "sign_upload_parts": Access(identity.Scope.WRITE, by_token=True),
+    "list_upload_parts": Access(identity.Scope.WRITE, by_token=True),
+    # Addresses that we signed, as S3's are: their handlers verify the signature.
+    "store_directly": PUBLIC,
+    "store_form_directly": PUBLIC,
     "list_images": READ,
     "random_image": READ,
     "image_by_name": READ,

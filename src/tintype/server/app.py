@@ -5,10 +5,12 @@ from starlette.types import ASGIApp
 from tintype.server import (
     api_keys,
     capabilities,
+    direct,
     explanations,
     explorer,
     health,
     images,
+    local_direct,
     upload_tokens,
     uploads,
 )
@@ -21,6 +23,8 @@ from tintype.server.origins import protect
 
 _ROUTERS = (
     uploads.router,
+    direct.router,
+    local_direct.router,
     images.router,
     api_keys.router,
     upload_tokens.router,

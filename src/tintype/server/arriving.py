@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 
 from fastapi import Request
 
+from tintype.ingest.receive import Pace
 from tintype.model.errors import CodingUnsupported, UploadIncomplete
 from tintype.server.announced import digests_of
 
@@ -40,3 +41,10 @@ async def body_of(request: Request) -> AsyncGenerator[bytes]:
         more = message.get("more_body", False)
         if chunk := message.get("body", b""):
             yield chunk
+
+
+async def paced_body(request: Request, pace: Pace) -> AsyncGenerator[bytes]:
+    """Yield what arrives, and count it towards the least rate that a body must have."""
+    async for chunk in body_of(request):
+        pace.add(len(chunk))
+        yield chunk
