@@ -577,7 +577,7 @@ async def test_while_another_process_commits_the_same_bytes_the_writer_waits_and
         async with database.transaction() as tx:
             await tx.execute("LOCK TABLE events IN SHARE MODE")  # holds both commits at their events
             tasks = [asyncio.create_task(each) for each in (commits.commit(first), other.commit(second))]
-            await waiting(database, "wait_event_type = 'Lock'", 2)
+            await waiting(database, 2)
         outcomes = await asyncio.gather(*tasks)
 
     assert Counter(type(each) for each in outcomes) == {Stored: 1, Duplicate: 1}
@@ -597,12 +597,13 @@ async def test_bytes_that_another_transaction_does_not_let_go_hold_up_no_other_i
     assert all(isinstance(each, Stored) for each in others)
 
 
-async def waiting(database: Database, condition: LiteralString, count: int) -> None:
+async def waiting(database: Database, count: int) -> None:
     """Return when that many of the database's connections wait."""
     while True:
         async with database.reading() as tx:
             cursor = await tx.execute(
-                f"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {condition}"  # noqa: S608
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+                "AND pid IN (SELECT pid FROM pg_locks WHERE NOT granted)"
             )
             if await cursor.fetchone() == (count,):
                 return

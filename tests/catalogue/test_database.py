@@ -10,7 +10,7 @@ import pytest
 from psycopg import errors
 
 from catalogue.proxy import Proxy
-from tintype.catalogue.database import RETRIES, Database, Tx
+from tintype.catalogue.database import EVERY_OWNER, RETRIES, Database, Tx
 from tintype.model.errors import DatabaseUnavailable, ImageNotFound, Internal, RequestInvalid
 from tintype.settings import DatabaseSettings
 
@@ -18,9 +18,9 @@ from tintype.settings import DatabaseSettings
 @pytest.fixture
 async def noted(database: Database) -> Database:
     """A database with a table to write into."""
-    async with database.transaction() as tx:
-        await tx.execute("CREATE TABLE notes (id int PRIMARY KEY, note text)")
-        await tx.execute("INSERT INTO notes VALUES (1, ''), (2, '')")
+    async with await psycopg.AsyncConnection.connect(database.url, autocommit=True) as connection:
+        await connection.execute("CREATE TABLE notes (id int PRIMARY KEY, note text)")
+        await connection.execute("INSERT INTO notes VALUES (1, ''), (2, '')")
     return database
 
 
@@ -69,7 +69,7 @@ async def test_an_exception_rolls_back_and_passes_on_as_it_is(noted: Database) -
 async def test_every_connection_has_its_limits(database: Database, name: str, value: str) -> None:
     async with database.reading() as pooled:
         assert await (await pooled.execute("SELECT current_setting(%s)", [name])).fetchone() == (value,)
-    async with await database.connect() as single:
+    async with await database.connect(EVERY_OWNER) as single:
         assert await (await single.execute("SELECT current_setting(%s)", [name])).fetchone() == (value,)
 
 

@@ -371,7 +371,7 @@ async def waits(database: Database) -> None:
         async with database.reading() as tx:
             cursor = await tx.execute(
                 "SELECT 1 FROM pg_stat_activity "
-                "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                "WHERE datname = current_database() AND pid IN (SELECT pid FROM pg_locks WHERE NOT granted)"
             )
             if await cursor.fetchone():
                 return

@@ -1,16 +1,23 @@
-"""The way to the catalogue: connections, transactions, and what becomes of PostgreSQL's errors."""
+"""The way to the catalogue: connections, transactions, for whom they act, and what becomes of errors.
 
+A connection never works with the rights that it logged in with. For one owner it becomes the role
+`tintype_app`, which row-level security shows that owner's rows; for work across owners it becomes
+`tintype_worker`. Both are said in each transaction and end with it, so that neither the pool nor a pooler
+between us and the server can hand them on.
+"""
+
+import contextlib
 import select
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Any, Self, TypeVar
+from typing import Any, LiteralString, Self, TypeVar
 
 import orjson
 import psycopg
-from psycopg import conninfo, errors, sql
+from psycopg import abc, conninfo, errors, pq, sql
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool
 
@@ -18,8 +25,10 @@ from tintype.catalogue.migrations import check_schema
 from tintype.model.errors import DatabaseUnavailable, Internal, RequestInvalid, TintypeError
 from tintype.settings import DatabaseSettings
 
-Tx = psycopg.AsyncConnection[tuple[Any, ...]]
-"""A connection in a transaction that somebody else begins and commits."""
+APP = "tintype_app"
+"""The role that acts for one owner, the one that the setting `tintype.owner` names."""
+WORKER = "tintype_worker"
+"""The role that acts for every owner."""
 
 CONNECT_SECONDS = 2
 LOCK_TIMEOUT_MS = 2_000
@@ -52,6 +61,64 @@ class Reach(Enum):
 EVERY_OWNER = Reach.EVERY_OWNER
 
 
+class Tx(psycopg.AsyncConnection[tuple[Any, ...]]):
+    """A connection in a transaction that somebody else begins and commits, or for single statements.
+
+    Statements go through `execute`. What goes another way has no role, and so no rights.
+    """
+
+    acts_for: str | Reach | None = None
+    """None while nobody uses it."""
+
+    async def execute(
+        self,
+        query: abc.Query,
+        params: abc.Params | None = None,
+        *,
+        prepare: bool | None = None,
+        binary: bool = False,
+    ) -> psycopg.AsyncCursor[tuple[Any, ...]]:
+        """Run a statement: in the transaction that was begun, else as one of its own.
+
+        Outside of a transaction the role goes ahead of the statement in the same message, and both are
+        one transaction: statements of a pipeline are, up to its end. No round trip is added.
+        """
+        if self.acts_for is None or self.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+            return await super().execute(query, params, prepare=prepare, binary=binary)
+        try:
+            async with self.pipeline():
+                await super().execute(_ACT, _acting(self.acts_for), prepare=True)
+                return await super().execute(query, params, prepare=prepare, binary=binary)
+        finally:
+            if self.pgconn.pipeline_status != pq.PipelineStatus.OFF:
+                await self.close()  # it ended in the middle, and cannot be told where
+
+    @asynccontextmanager
+    async def begun(self) -> AsyncGenerator[None]:
+        """Run the block as one transaction. The role comes in the message that begins it."""
+        owner = self.acts_for
+        if owner is None:
+            raise ValueError("a transaction acts for somebody")
+        begin = _BEGIN_FOR_ALL if isinstance(owner, Reach) else _BEGIN_FOR_ONE.format(sql.Literal(owner))
+        try:
+            await super().execute(begin)
+            yield
+            await self.commit()
+        except BaseException:
+            with contextlib.suppress(psycopg.Error):  # the connection is lost, and its transaction with it
+                await self.rollback()
+            raise
+
+
+_ACT: LiteralString = "SELECT set_config('role', %s, true), set_config('tintype.owner', %s, true)"
+_BEGIN_FOR_ONE = sql.SQL("BEGIN; SET LOCAL ROLE tintype_app; SET LOCAL tintype.owner = {}")
+_BEGIN_FOR_ALL = sql.SQL("BEGIN; SET LOCAL ROLE tintype_worker")
+
+
+def _acting(owner: str | Reach) -> list[str]:
+    return [WORKER, ""] if isinstance(owner, Reach) else [APP, owner]
+
+
 @dataclass(frozen=True, slots=True)
 class Database:
     """A pool of connections to one database whose schema fits this program."""
@@ -70,6 +137,7 @@ class Database:
         try:
             async with await _connect(url, settings) as connection:
                 await check_schema(connection)
+                await _check_roles(connection)
         except psycopg.Error as error:
             raise DatabaseUnavailable(
                 f"Tintype cannot use its database. Check TINTYPE_DATABASE__URL, and whether the server runs "
@@ -89,7 +157,7 @@ class Database:
         Raises `DatabaseUnavailable` when no connection is free in time or the database fails. When the
         connection breaks during the commit, it is not known whether the block's changes were made.
         """
-        async with self.reading(owner) as tx, tx.transaction():
+        async with self.reading(owner) as tx, tx.begun():
             yield tx
 
     @asynccontextmanager
@@ -101,9 +169,11 @@ class Database:
         try:
             with told():
                 connection = await self._take()
+                connection.acts_for = owner
                 try:
                     yield connection
                 finally:
+                    connection.acts_for = None
                     await self._pool.putconn(connection)
         except DatabaseUnavailable as error:
             if isinstance(error.__cause__, errors.ReadOnlySqlTransaction):
@@ -131,15 +201,17 @@ class Database:
         async with self.transaction(owner) as tx:
             return await work(tx)
 
-    async def connect(self) -> Tx:
+    async def connect(self, owner: str | Reach) -> Tx:
         """Return a connection outside of the pool, set up like those in it. The caller closes it."""
         with told():
-            return await _connect(self.url, self.settings)
+            connection = await _connect(self.url, self.settings)
+            connection.acts_for = owner
+            return connection
 
     @asynccontextmanager
     async def listening(self, channel: str) -> AsyncGenerator["Listener"]:
         """Listen for notifications on a connection of its own. Raises `DatabaseUnavailable`."""
-        connection = await self.connect()
+        connection = await self.connect(EVERY_OWNER)
         try:
             with told():
                 await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
@@ -153,7 +225,7 @@ class Database:
 
     async def now(self) -> datetime:
         """Return the database's clock, the only one that decides about ages."""
-        async with self.reading() as tx:
+        async with self.reading(EVERY_OWNER) as tx:
             cursor = await tx.execute("SELECT clock_timestamp()")
             (now,) = await only(cursor)
         return now
@@ -283,3 +355,20 @@ async def _configure(connection: Tx, settings: DatabaseSettings) -> None:
         "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)",
         [list(wanted), list(wanted.values())],
     )
+
+
+async def _check_roles(connection: Tx) -> None:
+    """Refuse a login that may not become the roles that Tintype works as."""
+    cursor = await connection.execute(
+        """
+        SELECT session_user, bool_and(pg_has_role(session_user, oid, 'SET'))
+        FROM pg_roles WHERE rolname = ANY(%s)
+        """,
+        [[APP, WORKER]],
+    )
+    user, may_act = await only(cursor)
+    if not may_act:
+        raise DatabaseUnavailable(
+            f"PostgreSQL lets {user} in, but not act as {APP} and {WORKER}, the roles that Tintype works as. "
+            f'Have an administrator run: GRANT {APP}, {WORKER} TO "{user}" WITH INHERIT FALSE, SET TRUE'
+        )

@@ -27,7 +27,7 @@ ROUNDS = 8
 
 async def draw(tx: Tx, owner: str, wanted: ImageFilter, chance: Random) -> Image | None:
     """Return a ready image of the owner's that the filter lets through; None when there is none."""
-    terms, values = conditions(owner, wanted)
+    terms, values = await conditions(tx, owner, wanted)
     keys = await _keys_from(tx, terms, values, chance.random())
     if len(keys) < GAUGE:
         keys = await _keys_from(tx, terms, values, 0.0)

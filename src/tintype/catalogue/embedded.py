@@ -28,6 +28,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
+from tintype.catalogue.database import APP, WORKER
 from tintype.model.errors import DatabaseUnavailable
 from tintype.telemetry import get_logger
 
@@ -463,10 +464,18 @@ def _last_lines(output: bytes) -> str:
 
 
 async def _ensure_database(admin: psycopg.AsyncConnection) -> None:
-    """Make the role and the database of Tintype; a start that was cut short may have made only one."""
+    """Make the roles and the database of Tintype; a start that was cut short may have made some."""
     found = await admin.execute("SELECT 1 FROM pg_roles WHERE rolname = 'tintype'")
     if not await found.fetchone():
         await admin.execute("CREATE ROLE tintype LOGIN")
+    # Cluster-wide, and not Tintype's to make here: its role may do nothing beyond its own database.
+    for name in (APP, WORKER):
+        found = await admin.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [name])
+        if not await found.fetchone():
+            await admin.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(name)))
+        await admin.execute(
+            sql.SQL("GRANT {} TO tintype WITH INHERIT FALSE, SET TRUE").format(sql.Identifier(name))
+        )
     found = await admin.execute("SELECT 1 FROM pg_database WHERE datname = 'tintype'")
     if not await found.fetchone():
         await admin.execute("CREATE DATABASE tintype OWNER tintype")

@@ -49,7 +49,8 @@ _ORDERS: dict[Sort, tuple[LiteralString, LiteralString]] = {
 async def find(tx: Tx, owner: str, image_id: UUID, *, trashed: bool = False) -> Image | None:
     """Return the image, with `trashed` also one in the trash. It may be `missing` or `corrupt`."""
     cursor = await tx.execute(
-        f"SELECT {COLUMNS} FROM images WHERE owner = %s AND id = %s AND (state <> 'deleted' OR %s)",
+        f"SELECT {COLUMNS} FROM images WHERE owner = %s AND id = %s AND purged_at IS NULL "
+        "AND (state <> 'deleted' OR %s)",
         [owner, image_id, trashed],
         prepare=True,
     )
@@ -83,7 +84,7 @@ async def page(tx: Tx, owner: str, query: ImageQuery) -> Page:
     A cursor marks a place in the order, not a number of rows: whatever arrives or goes between two
     pages, an image that stays is on exactly one of them. Raises `CursorInvalid`.
     """
-    terms, values = conditions(owner, query.filter, trashed=query.trashed)
+    terms, values = await conditions(tx, owner, query.filter, trashed=query.trashed)
     order, behind = _ORDERS[query.sort]
     if place := read_cursor(query):
         terms = f"{terms} AND {behind}"
@@ -105,7 +106,9 @@ async def random(tx: Tx, owner: str, wanted: ImageFilter, chance: Random = _CHAN
 
 async def exif(tx: Tx, owner: str, image_id: UUID) -> dict[str, Any]:
     """Return the image's EXIF, without any location. Raises `ImageNotFound`."""
-    cursor = await tx.execute("SELECT exif FROM images WHERE owner = %s AND id = %s", [owner, image_id])
+    cursor = await tx.execute(
+        "SELECT exif FROM images WHERE owner = %s AND id = %s AND purged_at IS NULL", [owner, image_id]
+    )
     row = await cursor.fetchone()
     if row is None:
         raise _not_found()
@@ -170,7 +173,7 @@ async def trash(tx: Tx, owner: str, image_id: UUID, expected_version: int | None
         [owner, image_id],
     )
     image = image_of_row(await only(cursor))
-    await _let_a_copy_answer(tx, image)
+    await let_a_copy_answer(tx, image)
     await events.add(tx, Kind.DELETED, image)
     return image
 
@@ -195,7 +198,8 @@ async def restore(tx: Tx, owner: str, image_id: UUID) -> Image:
 
 async def _lock(tx: Tx, owner: str, image_id: UUID, expected_version: int | None) -> Image:
     cursor = await tx.execute(
-        f"SELECT {COLUMNS} FROM images WHERE owner = %s AND id = %s FOR UPDATE", [owner, image_id]
+        f"SELECT {COLUMNS} FROM images WHERE owner = %s AND id = %s AND purged_at IS NULL FOR UPDATE",
+        [owner, image_id],
     )
     row = await cursor.fetchone()
     if row is None:
@@ -210,7 +214,7 @@ async def _lock(tx: Tx, owner: str, image_id: UUID, expected_version: int | None
     return image
 
 
-async def _let_a_copy_answer(tx: Tx, trashed: Image) -> None:
+async def let_a_copy_answer(tx: Tx, trashed: Image) -> None:
     """Let the oldest copy answer for the bytes, if there is one and the trashed image did until now."""
     await tx.execute(
         """

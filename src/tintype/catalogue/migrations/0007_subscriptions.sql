@@ -60,4 +60,5 @@ CREATE TABLE confirmations_asked (
 
 CREATE INDEX confirmations_asked_since ON confirmations_asked (since);
 
--- row security
+SELECT secure_rows('subscriptions', 'SELECT, INSERT, UPDATE, DELETE');
+SELECT secure_rows('errands', 'SELECT, INSERT, UPDATE, DELETE');

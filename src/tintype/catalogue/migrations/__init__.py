@@ -71,10 +71,12 @@ async def migrate(url: str, steps: Sequence[Step] | None = None) -> list[str]:
     steps = known_steps() if steps is None else steps
     try:
         async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+            # Where row-level security would hide rows from a step, the step fails instead (README).
             await connection.execute(
-                "SELECT set_config('lock_timeout', %s, false)", [f"{LOCK_TIMEOUT_SECONDS}s"]
+                "SELECT set_config('lock_timeout', %s, false), set_config('row_security', 'off', false)",
+                [f"{LOCK_TIMEOUT_SECONDS}s"],
             )
-            await _patiently(partial(connection.execute, "SELECT pg_advisory_lock(%s)", [LOCK]))
+            await _patiently(partial(_take_turn, connection))
             return await _apply(connection, steps)
     except psycopg.Error as error:
         raise DatabaseUnavailable(f"The schema could not be brought up to date: {error}") from error
@@ -98,6 +100,17 @@ class _Applied:
     checksum: str
     needs: int
     finished: bool
+
+
+async def _take_turn(connection: _Connection) -> None:
+    """Become the one who applies steps. Raises `LockNotAvailable` while another runner is that.
+
+    It does not wait in the database: a statement that waits is one that an index which is made
+    concurrently would wait for.
+    """
+    cursor = await connection.execute("SELECT pg_try_advisory_lock(%s)", [LOCK])
+    if await cursor.fetchone() != (True,):
+        raise errors.LockNotAvailable("another runner is applying steps")
 
 
 async def _applied(connection: _Connection) -> dict[int, _Applied]:
