@@ -17,7 +17,7 @@ from uuid import UUID
 import psycopg
 from psycopg import errors
 
-from tintype.catalogue.database import CONTENTION, Database, Tx, anew, hung_up, told
+from tintype.catalogue.database import CONTENTION, EVERY_OWNER, Database, Tx, anew, hung_up, told
 from tintype.catalogue.rows import image_of_arrival, json_text, searchable, taken_columns
 from tintype.model.errors import DatabaseUnavailable, ShuttingDown
 from tintype.model.event import Kind, event_id
@@ -56,7 +56,8 @@ WITH arrived AS (
 # The fence. An attempt that is older may find its object swept away; one from the future would hide from
 # the sweep.
 _IN_TIME: LiteralString = (
-    "tstzrange(now() - interval '60 minutes', now() + interval '5 minutes') @> began_at(arrived.id)"
+    "tstzrange(now() - %s::double precision * interval '1 second', now() + interval '5 minutes') "
+    "@> began_at(arrived.id)"
 )
 _TOLD: LiteralString = "payload || jsonb_build_object('created_at', moment, 'updated_at', moment) AS told"
 _MOMENT: LiteralString = (
@@ -262,11 +263,13 @@ class Writer:
         if self._connection is not None and hung_up(self._connection):
             await self._disconnect()  # while nothing has been sent, nothing is in doubt
         if self._connection is None:
-            self._connection = await self.database.connect()
+            self._connection = await self.database.connect(EVERY_OWNER)
             with told():
                 await self._connection.execute(_PLANNING)
         async with asyncio.timeout(self.database.settings.statement_timeout_seconds + SILENCE_SECONDS):
-            cursor = await self._connection.execute(statement, [rows], prepare=True)
+            cursor = await self._connection.execute(
+                statement, [rows, self.database.settings.attempt_seconds], prepare=True
+            )
             return {row[0]: Verdict(*row[1:]) for row in await cursor.fetchall()}
 
     def _lost(self, error: Exception) -> bool:
