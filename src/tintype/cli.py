@@ -3,34 +3,47 @@
 import asyncio
 import contextlib
 import ipaddress
+import json
 import re
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
+from uuid import UUID
 
+import orjson
 import typer
 import uvloop
 from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import Progress
 
+from tintype.catalogue import rebuilding
+from tintype.catalogue.database import EVERY_OWNER
 from tintype.catalogue.migrations import migrate
+from tintype.consistency.rebuild import LOST, Report
 from tintype.identity.keys import Keyring
 from tintype.model.api_key import ApiKey
 from tintype.model.errors import TintypeError
 from tintype.model.identity import Scope, owner_of, scopes_of
+from tintype.model.quota import Quota, Usage
 from tintype.server.process import CannotListen, serve_forever
 from tintype.settings import Settings
 from tintype.telemetry import configure_logs
-from tintype.wiring import open_database
+from tintype.wiring import open_database, open_rebuild, quotas_of
 
 T = TypeVar("T")
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_show_locals=False)
 keys = typer.Typer(no_args_is_help=True, help="API keys: make them, list them, revoke them.")
 app.add_typer(keys, name="keys")
+quota = typer.Typer(no_args_is_help=True, help="Quotas: what an owner may store.")
+app.add_typer(quota, name="quota")
 
 DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept.")]
 _LIFETIME = re.compile(r"(\d{1,5})([dhms])")
+_SIZE = re.compile(r"(\d{1,12})(|[KMGT]i?B)", re.IGNORECASE)
+EXPORT_PAGE = 500
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 
@@ -111,6 +124,81 @@ def revoke_key(
         typer.echo(f"revoked {revoked}")
 
 
+@quota.command(name="set")
+def set_quota(
+    owner: Annotated[str, typer.Argument(help="Whose; without identity the only one is `local`.")],
+    size: Annotated[str | None, typer.Option("--bytes", help="500MB, 20GiB, or a number of bytes.")] = None,
+    images: Annotated[int | None, typer.Option(min=0, help="How many.")] = None,
+    *,
+    unlimited: Annotated[bool, typer.Option(help="No limit, whatever the settings say.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Give an owner a quota, in place of the one there was; it acts within 15 seconds on every instance."""
+    settings = _settings(data_dir=data_dir)
+    wanted = Quota(None if size is None else _bytes(size), images)
+    if wanted.is_limit == unlimited:
+        _fail("Name --bytes, --images or both; or --unlimited.")
+    configure_logs(settings.log)
+    try:
+        named = owner_of(owner)
+    except TintypeError as error:
+        _fail(str(error))
+    typer.echo(_quota_line(named, wanted, _run(_give_quota(settings, named, wanted))))
+
+
+@quota.command(name="remove")
+def remove_quota(owner: str, data_dir: DataDir = None) -> None:
+    """Take an owner's quota away: what the settings say holds again."""
+    settings = _settings(data_dir=data_dir)
+    configure_logs(settings.log)
+    if not _run(_remove_quota(settings, owner)):
+        _fail(f"{owner} has no quota of their own. `tintype quota list` shows who has.")
+
+
+@quota.command(name="list")
+def list_quotas(data_dir: DataDir = None) -> None:
+    """List who has a quota of their own: what it is, and what is stored."""
+    settings = _settings(data_dir=data_dir)
+    configure_logs(settings.log)
+    for owner, given, usage in _run(_list_quotas(settings)):
+        typer.echo(_quota_line(owner, given, usage))
+
+
+@app.command()
+def rebuild(
+    *,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Read metadata only: EXIF of the last seconds' images stays unknown."),
+    ] = False,
+    restored: Annotated[
+        bool, typer.Option("--restored", help="Bring a database from a backup up to date instead.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Make the catalogue anew from the bucket alone, in an empty database. Killed, it goes on where it was."""
+    settings = _settings(data_dir=data_dir)
+    configure_logs(settings.log)
+    report = _run(_rebuild(settings, quick=quick, restored=restored))
+    if as_json:
+        typer.echo(json.dumps({"counts": report.counts, "resumed": report.resumed, "not_rebuilt": LOST}))
+        return
+    for name, count in sorted(report.counts.items()):
+        typer.echo(f"{name.replace('_', ' ')}: {count}")
+    typer.echo(f"{'Not brought up to date' if restored else 'Not in the bucket, so not rebuilt'}:")
+    for lost in LOST:
+        typer.echo(f"  {lost}")
+
+
+@app.command()
+def export(data_dir: DataDir = None) -> None:
+    """Print all that a rebuild brings back, a line of JSON for each image: for comparing, and for leaving."""
+    settings = _settings(data_dir=data_dir)
+    configure_logs(settings.log)
+    _run(_export(settings))
+
+
 @app.command(name="version")
 def show_version() -> None:
     """Print the version."""
@@ -167,6 +255,60 @@ async def _revoke_keys(settings: Settings, key_id: str | None, owner: str | None
             await Keyring(database).revoke(None, key_id)
             return [key_id]
     return []
+
+
+async def _give_quota(settings: Settings, owner: str, given: Quota) -> Usage:
+    async with open_database(settings) as database:
+        return await quotas_of(database, settings).give(owner, given)
+
+
+async def _remove_quota(settings: Settings, owner: str) -> bool:
+    async with open_database(settings) as database:
+        return await quotas_of(database, settings).remove(owner)
+
+
+async def _list_quotas(settings: Settings) -> list[tuple[str, Quota, Usage]]:
+    async with open_database(settings) as database:
+        return await quotas_of(database, settings).list_all()
+
+
+def _bytes(text: str) -> int:
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        _fail("--bytes takes a number with or without a unit, such as 500MB or 20GiB.")
+    unit = match[2].upper()
+    return int(match[1]) * (1024 if "I" in unit else 1000) ** " KMGT".index(unit[:1] or " ")
+
+
+def _quota_line(owner: str, given: Quota, usage: Usage) -> str:
+    def of(used: int, most: int | None) -> str:
+        return f"{used:,} of {'any' if most is None else f'{most:,}'}"
+
+    return f"{owner}  {of(usage.bytes, given.max_bytes)} bytes  {of(usage.images, given.max_images)} images"
+
+
+async def _rebuild(settings: Settings, *, quick: bool, restored: bool) -> Report:
+    async with open_rebuild(settings, quick=quick, restored=restored) as work:
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("rebuild", total=1.0)
+
+            def tell(part: float, counts: Mapping[str, int]) -> None:
+                bar.update(task, completed=part, description=f"rebuild: {counts.get('rows', 0)} images")
+
+            return await work.run(tell)
+
+
+async def _export(settings: Settings) -> None:
+    async with open_database(settings) as database:
+        after = UUID(int=0)
+        while True:
+            async with database.reading(EVERY_OWNER) as tx:
+                images = await rebuilding.export(tx, after, EXPORT_PAGE)
+            if not images:
+                return
+            for image in images:
+                typer.echo(orjson.dumps(image, option=orjson.OPT_SORT_KEYS))
+            after = UUID(images[-1]["id"])
 
 
 def _lifetime(text: str) -> int | None:

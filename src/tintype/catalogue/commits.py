@@ -56,6 +56,15 @@ class Commits:
             return image and Duplicate(image)
         return await self._remember(key, Duplicate(image))
 
+    async def answers(self, owner: str, key: str) -> bool:
+        """Tell whether a request with this idempotency key was answered before, or one file of a form."""
+        async with self._database.reading(owner) as tx:
+            cursor = await tx.execute(
+                "SELECT FROM idempotency WHERE owner = %s AND key = ANY(%s) LIMIT 1",
+                [owner, [key, f"{key}#0"]],
+            )
+            return await cursor.fetchone() is not None
+
     async def commit(self, arrival: Arrival) -> Outcome:
         """Make the arrival an image: the row, its event and the answer to its key, all or none of them.
 

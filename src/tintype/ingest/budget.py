@@ -1,5 +1,6 @@
 """Bytes in flight: what all uploads together may hold, so that none can exhaust the instance."""
 
+import random
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,33 +10,54 @@ from tintype.settings import LimitsSettings
 
 STEP = 1024 * 1024
 """How much a body of unknown length reserves at a time."""
+SHARE = 4
+"""How many times as much as is left free one owner may hold: alone 4/5 of all, as one of two 4/9.
+
+So whoever comes finds room, however many bodies the others send: the dynamic thresholds of A. Choudhury
+and E. Hahne, IEEE/ACM Transactions on Networking 6 (1998), which need no queue.
+"""
 
 
 @dataclass(slots=True)
 class Budget:
-    """Counts bytes of bodies, in memory and in all. One per process; used by its event loop only."""
+    """Counts bytes of bodies, in memory and in all. One per process; used by its event loop only.
+
+    Without owners, all is one's own.
+    """
 
     limits: LimitsSettings
     spool_dir: Path
     in_flight: int = 0
     in_memory: int = 0
     _free_known: int = field(default=0, init=False)
+    _held: dict[str, int] = field(default_factory=dict[str, int], init=False)
+    """Bytes in flight, by owner."""
 
-    def admit(self, declared: int | None) -> "Reservation":
-        """Reserve room for a body before any of it is read; raise `Overloaded` where there is none."""
-        reservation = Reservation(self)
+    def admit(self, declared: int | None, owner: str = "") -> "Reservation":
+        """Reserve room for an owner's body before any of it is read, or raise `Overloaded`."""
+        reservation = Reservation(self, owner)
         reservation.cover(declared if declared is not None else 0)
         return reservation
 
-    def reserve(self, count: int) -> None:
+    def reserve(self, owner: str, count: int) -> None:
         """Take `count` bytes out of the budget, or raise `Overloaded`."""
-        if self.in_flight + count > self.limits.in_flight_bytes:
+        free = self.limits.in_flight_bytes - self.in_flight - count
+        held = self._held.get(owner, 0) + count
+        if free < 0 or (owner and held > SHARE * free):
             raise Overloaded(
                 "As many uploads as this instance takes are on their way. Send yours again shortly.",
-                retry_after=2,
+                retry_after=random.randint(1, 5),  # noqa: S311 # so that not all come back at once
             )
         self._check_disk(count)
         self.in_flight += count
+        self._held[owner] = held
+
+    def release(self, owner: str, count: int) -> None:
+        """Put `count` bytes back."""
+        self.in_flight -= count
+        self._held[owner] = self._held.get(owner, 0) - count
+        if self._held[owner] <= 0:
+            del self._held[owner]
 
     def _check_disk(self, count: int) -> None:
         # statvfs for each megabyte, not for each small request: what is known to be free is used up first.
@@ -55,6 +77,7 @@ class Reservation:
     """One body's share of the budget."""
 
     budget: Budget
+    owner: str = ""
     reserved: int = 0
     memory: int = 0
 
@@ -62,7 +85,7 @@ class Reservation:
         """Make sure that `count` bytes in all are reserved."""
         if count > self.reserved:
             more = max(count - self.reserved, 0)
-            self.budget.reserve(more)
+            self.budget.reserve(self.owner, more)
             self.reserved += more
 
     def take_memory(self, count: int) -> bool:
@@ -81,5 +104,5 @@ class Reservation:
     def release(self) -> None:
         """Give everything back. Doing so twice is harmless."""
         self.give_memory_back()
-        self.budget.in_flight -= self.reserved
+        self.budget.release(self.owner, self.reserved)
         self.reserved = 0

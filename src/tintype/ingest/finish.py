@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from tintype.catalogue.commits import Commits
 from tintype.imaging.inspect import Inspector
+from tintype.ingest.quotas import Quotas
 from tintype.model.body import Body
 from tintype.model.checkpoint import checkpoint
 from tintype.model.errors import TintypeError, UploadEmpty
@@ -24,6 +25,7 @@ class Ingest:
     inspector: Inspector
     objects: Objects
     commits: Commits
+    quotas: Quotas
     metrics: Metrics
 
     async def finish(self, upload: Upload, body: Body) -> Outcome:
@@ -32,8 +34,8 @@ class Ingest:
         A crash before the commit leaves an object without a row, which the consistency check settles.
         A row without its object cannot happen: the key is this attempt's own, and never used again.
 
-        Raises what `Inspector.inspect`, `Objects.put` and `Commits.commit` raise; then nothing was
-        stored, or (503) it is not known, and the same request again is safe.
+        Raises `QuotaExceeded`, and what `Inspector.inspect`, `Objects.put` and `Commits.commit` raise; then
+        nothing was stored, or (503) it is not known, and the same request again is safe.
         """
         try:
             outcome = await self._finish(upload, body)
@@ -50,8 +52,12 @@ class Ingest:
         earlier = await self.commits.find_earlier(upload, body.sha256)
         if earlier is not None:
             return earlier
+        async with self.quotas.holding(upload, body.length):
+            return await self._store(upload, body)
+
+    async def _store(self, upload: Upload, body: Body) -> Outcome:
         with self.metrics.stage("inspect"):
-            facts = await self.inspector.inspect(body)
+            facts = await self.inspector.inspect(body, upload.owner)
         if not upload.filename:
             upload = replace(upload, filename=default_filename(facts.format))
         checkpoint("before-put")

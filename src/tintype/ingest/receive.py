@@ -55,14 +55,16 @@ class Receiver:
         }
         return replace(self, limits=limits.model_copy(update=smaller))
 
-    def begin(self, declared: int | None, digests: Digests | None = None) -> "Incoming":
+    def begin(self, declared: int | None, digests: Digests | None = None, owner: str = "") -> "Incoming":
         """Admit a body of the declared length (None: not known yet), before reading any of it.
+
+        It counts as the owner's, who leaves room for others.
 
         Raises `UploadTooLarge` and `Overloaded`.
         """
         self.check_length(declared)
         is_large = declared is not None and declared > self.limits.memory_bytes
-        return Incoming(self, self.budget.admit(declared), dict(digests or {}), is_large)
+        return Incoming(self, self.budget.admit(declared, owner), dict(digests or {}), is_large)
 
     def check_length(self, length: int | None) -> None:
         """Raise `UploadTooLarge` for a length over the limit of one image."""

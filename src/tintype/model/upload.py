@@ -33,6 +33,8 @@ class Upload:
     keep_duplicate: bool = False
     """Store the same bytes again instead of answering with the owner's existing image."""
     idempotency: Idempotency | None = None
+    room: UUID | None = None
+    """What the door reserved of the owner's quota, where there is one."""
     id: UUID = field(default_factory=new_id)
 
 

@@ -78,6 +78,17 @@ class ApiKeyRequest(BaseModel):
     expires_in: int = Field(default=365 * DAY, ge=60, le=3650 * DAY, description="Seconds from now.")
 
 
+class QuotaOut(BaseModel):
+    """What the owner may have stored, and what they have. Null: no limit of that kind."""
+
+    model_config = ConfigDict(title="Quota")
+
+    max_bytes: int | None
+    max_images: int | None
+    bytes: int = Field(description="Stored, in the trash too, or on their way.")
+    images: int = Field(description="The same.")
+
+
 class MeOut(BaseModel):
     """Who the caller is."""
 
@@ -90,6 +101,12 @@ class MeOut(BaseModel):
                 "kind": "key",
                 "key_id": _ID,
                 "expires_at": None,
+                "quota": {
+                    "max_bytes": 20000000000,
+                    "max_images": None,
+                    "bytes": 1483112,
+                    "images": 12,
+                },
             }
         },
     )
@@ -101,11 +118,12 @@ class MeOut(BaseModel):
     )
     key_id: str | None = Field(description="The API key's id, or a token's `sub`.")
     expires_at: datetime | None
+    quota: QuotaOut | None = Field(description="Null where nothing limits what the owner stores.")
 
 
 @router.get("/me", response_model=MeOut)
 async def read_me(request: Request) -> dict[str, Any]:
-    """Return who you are here: your owner, and what your credentials are good for."""
+    """Return who you are here: your owner, what your credentials are good for, and your owner's quota."""
     principal = principal_of(request)
     return {
         "owner": principal.owner,
@@ -113,6 +131,20 @@ async def read_me(request: Request) -> dict[str, Any]:
         "kind": principal.kind,
         "key_id": principal.key_id,
         "expires_at": principal.expires_at,
+        "quota": await _quota(request, principal.owner),
+    }
+
+
+async def _quota(request: Request, owner: str) -> dict[str, Any] | None:
+    quotas = context_of(request).parts.quotas
+    quota, usage = await quotas.quota_of(owner), await quotas.usage_of(owner)
+    if quota is None or usage is None:
+        return None
+    return {
+        "max_bytes": quota.max_bytes,
+        "max_images": quota.max_images,
+        "bytes": usage.bytes + usage.reserved_bytes,
+        "images": usage.images + usage.reserved_images,
     }
 
 

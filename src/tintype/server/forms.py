@@ -31,6 +31,7 @@ class FilePart:
 class Form:
     """A form that has arrived. `incoming` has its bodies, finished or not; `close` lets them go."""
 
+    owner: str = ""
     files: list[FilePart] = field(default_factory=list[FilePart])
     texts: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     incoming: list[Incoming] = field(default_factory=list[Incoming])
@@ -93,7 +94,7 @@ class FormReader:
         if len(self.form.files) >= self.limits.max_files:
             raise MultipartInvalid(f"A form takes up to {self.limits.max_files} files.")
         digests = digests_of((name, part.header(name)) for name in ("Content-Digest", "Repr-Digest"))
-        self._file = self.receiver.begin(None, digests)
+        self._file = self.receiver.begin(None, digests, self.form.owner)
         self.form.incoming.append(self._file)
 
     async def _end(self) -> None:

@@ -3,9 +3,10 @@
 import hashlib
 import json
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -25,6 +26,7 @@ from tintype.model.errors import (
     ImageTooLarge,
     MultipartInvalid,
     Overloaded,
+    QuotaExceeded,
     RequestInvalid,
     ShuttingDown,
     StorageUnavailable,
@@ -38,7 +40,7 @@ from tintype.model.filename import clean_filename
 from tintype.model.identity import Grant, Principal
 from tintype.model.labels import attributes_of, tags_of
 from tintype.model.upload import Duplicate, Idempotency, Outcome, Replayed, Upload
-from tintype.server.access import principal_of
+from tintype.server.access import owner_of, principal_of
 from tintype.server.announced import digest_field, idempotency_key_of
 from tintype.server.arriving import announced_by, body_of, declared_length, field_of
 from tintype.server.context import Context, context_of
@@ -68,6 +70,7 @@ REFUSALS = (
     UploadIncomplete,
     DigestMismatch,
     UploadTooLarge,
+    QuotaExceeded,
     UnsupportedType,
     CodingUnsupported,
     ImageCorrupt,
@@ -91,6 +94,8 @@ class Wishes:
     attributes: dict[str, Any]
     keep_duplicate: bool
     idempotency_key: str | None
+    room: UUID | None = None
+    """Of the owner's quota, where there is one."""
 
 
 @router.post(
@@ -132,17 +137,20 @@ async def upload_named_image(filename: str, request: Request) -> Response:
 async def _upload_raw(request: Request, filename: str) -> Response:
     context = context_of(request)
     wishes = _wishes(request, texts={})
-    incoming = _receiver(context, request).begin(declared_length(request), announced_by(request))
-    try:
-        async with fast_enough(context.settings.limits) as pace:
-            async for chunk in body_of(request):
-                pace.add(len(chunk))
-                await incoming.write(chunk)
-        body = await incoming.finish()
-        declared_type = declared_type_of(request.headers.get("content-type"))
-        outcome = await _finish(context, wishes, FilePart(filename, declared_type, body), protocol="raw")
-    finally:
-        incoming.close()
+    receiver, length, digests = _receiver(context, request), declared_length(request), announced_by(request)
+    receiver.check_length(length)
+    async with _room(request, length) as room:
+        incoming = receiver.begin(length, digests, wishes.principal.owner)
+        try:
+            async with fast_enough(context.settings.limits) as pace:
+                async for chunk in body_of(request):
+                    pace.add(len(chunk))
+                    await incoming.write(chunk)
+            declared_type = declared_type_of(request.headers.get("content-type"))
+            part = FilePart(filename, declared_type, await incoming.finish())
+            outcome = await _finish(context, replace(wishes, room=room), part, protocol="raw")
+        finally:
+            incoming.close()
     return answer_outcome(context, outcome)
 
 
@@ -152,18 +160,44 @@ async def _upload_form(request: Request, boundary: str) -> Response:
     limits = receiver.limits
     _check_form_length(limits, declared_length(request))
     digests = announced_by(request)
-    form = Form()
+    form = Form(owner_of(request))
+    async with _room(request, _length_of_files(limits, declared_length(request))) as room:
+        try:
+            async with fast_enough(limits) as pace, aclosing(_chunks(request, pace, digests)) as chunks:
+                await FormReader(receiver, limits, form).read(boundary, chunks)
+            wishes = replace(_wishes(request, form.texts), room=room)
+            if len(form.files) == 1:
+                return answer_outcome(
+                    context, await _finish(context, wishes, form.files[0], protocol="multipart")
+                )
+            return await _finish_several(context, wishes, form.files)
+        finally:
+            form.close()
+
+
+@asynccontextmanager
+async def _room(request: Request, length: int | None) -> AsyncGenerator[UUID | None]:
+    """Hold room in the owner's quota for the time of the request; None where there is no quota.
+
+    A repeated request gets the answer of the first one, even when that has used the quota up.
+    """
+    context, owner = context_of(request), owner_of(request)
     try:
-        async with fast_enough(limits) as pace, aclosing(_chunks(request, pace, digests)) as chunks:
-            await FormReader(receiver, limits, form).read(boundary, chunks)
-        wishes = _wishes(request, form.texts)
-        if len(form.files) == 1:
-            return answer_outcome(
-                context, await _finish(context, wishes, form.files[0], protocol="multipart")
-            )
-        return await _finish_several(context, wishes, form.files)
+        room = await context.parts.quotas.admit(owner, length)
+    except QuotaExceeded:
+        key = idempotency_key_of(field_of(request, "idempotency-key"))
+        if key is None or not await context.ingest.commits.answers(owner, key):
+            raise
+        room = None
+    try:
+        yield room
     finally:
-        form.close()
+        await context.parts.quotas.release(owner, room)
+
+
+def _length_of_files(limits: LimitsSettings, length: int | None) -> int:
+    """Return how long a form's files are at least: the rest of it may be boundaries and texts."""
+    return max(0, (length or 0) - limits.max_text_bytes)
 
 
 async def _finish(context: Context, wishes: Wishes, part: FilePart, *, protocol: str) -> Outcome:
@@ -176,6 +210,7 @@ async def _finish(context: Context, wishes: Wishes, part: FilePart, *, protocol:
         tags=wishes.tags,
         attributes=wishes.attributes,
         keep_duplicate=wishes.keep_duplicate,
+        room=wishes.room,
     )
     if (grant := wishes.principal.grant) is not None:
         return await _finish_granted(context, wishes.principal, grant, upload, part.body)
