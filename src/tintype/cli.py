@@ -177,7 +177,7 @@ def rebuild(
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Make the catalogue anew from the bucket alone, in an empty database. Killed, it goes on where it was."""
+    """Make the catalogue anew from the bucket alone. What was killed goes on where it was."""
     settings = _settings(data_dir=data_dir)
     configure_logs(settings.log)
     report = _run(_rebuild(settings, quick=quick, restored=restored))

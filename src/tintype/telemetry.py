@@ -174,6 +174,16 @@ class Metrics:
             "For how long the delivery that is due for longest has waited.",
             registry=registry,
         )
+        self.journal_trailing_seconds = Gauge(
+            "tintype_journal_trailing_seconds",
+            "Age of the oldest change that is not in the bucket's journal: what a lost database would lose.",
+            registry=registry,
+        )
+        self.purged = Counter(
+            "tintype_purged",
+            "Images whose time in the trash was over, and whose bytes went.",
+            registry=registry,
+        )
 
     def stage(self, name: str) -> Timer:
         """Measure a stage of an upload: `with metrics.stage("put"):`, also when it fails."""

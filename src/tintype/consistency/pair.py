@@ -3,7 +3,8 @@
 from uuid import UUID
 
 from tintype.catalogue import identity
-from tintype.catalogue.database import Database
+from tintype.catalogue.database import EVERY_OWNER, Database
+from tintype.consistency import journal
 from tintype.model.errors import WrongPair
 from tintype.model.ids import new_id
 from tintype.objects.store import Objects
@@ -16,23 +17,36 @@ async def claim(database: Database, objects: Objects) -> UUID:
     new database look alike to an upload, and each would scatter images over two places.
     """
     in_objects = await objects.read_identity()
-    async with database.transaction() as tx:
-        in_database = await identity.find(tx)
+    in_database = await of_database(database)
     if in_objects == in_database and in_objects is not None:
+        await _refuse_restored(database, objects)
         return in_objects
     if in_objects is None and in_database is None:
         return await _introduce(database, objects)
-    if in_database is None and await _is_empty(objects):
+    if in_database is None and await is_empty(objects):
         # The first start ended between the two writes of `_introduce`.
         return await _record(database, in_objects)
     raise WrongPair(_explain(objects.location, in_objects, in_database))
 
 
+async def _refuse_restored(database: Database, objects: Objects) -> None:
+    """Raise when the bucket's journal knows events that the database does not: they would happen again."""
+    standing = await journal.standing(database, objects)
+    if standing.behind:
+        raise WrongPair(
+            f"The database is older than {objects.location}: it knows the log of events up to position "
+            f"{standing.database}, the bucket up to {standing.journal}. It was restored from a backup, or is "
+            "not the newest one. Name the newest one; if this is all there is, `tintype rebuild --restored` "
+            "brings it up to date from the bucket."
+        )
+
+
 async def _introduce(database: Database, objects: Objects) -> UUID:
-    if not await _is_empty(objects):
+    if not await is_empty(objects):
         raise WrongPair(
             f"The database is new, but {objects.location} holds images of a Tintype before it. "
-            "Name the database that belongs to them, or an empty place for new images."
+            "Name the database that belongs to them, or an empty place for new images. If that database is "
+            "lost, `tintype rebuild` makes its rows anew."
         )
     fresh = new_id()
     await objects.write_identity(fresh)
@@ -42,12 +56,19 @@ async def _introduce(database: Database, objects: Objects) -> UUID:
 async def _record(database: Database, pair: UUID | None) -> UUID:
     if pair is None:
         raise ValueError("an identity is needed")
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         await identity.add(tx, pair)
     return pair
 
 
-async def _is_empty(objects: Objects) -> bool:
+async def of_database(database: Database) -> UUID | None:
+    """Return the identity that the database carries."""
+    async with database.transaction(EVERY_OWNER) as tx:
+        return await identity.find(tx)
+
+
+async def is_empty(objects: Objects) -> bool:
+    """Tell whether the store holds no image."""
     async for page in objects.list("originals/"):
         if page:
             return False
@@ -63,7 +84,8 @@ def _explain(location: str, in_objects: UUID | None, in_database: UUID | None) -
     if in_database is None:
         return (
             f"{location} belongs to Tintype {in_objects}, but the database is new. "
-            "Name the database that belongs to it, or restore that database."
+            "Name the database that belongs to it, or restore that database. If it is lost, "
+            "`tintype rebuild` makes its rows anew; one that was begun goes on."
         )
     return (
         f"{location} belongs to Tintype {in_objects}, the database to {in_database}. "
