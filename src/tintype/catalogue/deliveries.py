@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID
 
 from tintype.catalogue.database import Tx, only
-from tintype.model.delivery import Attempt, Delivery, Lane, LedgerEntry, State
+from tintype.model.delivery import PATIENCE, Attempt, Delivery, Lane, LedgerEntry, State
 from tintype.model.event import Event, Kind
 from tintype.model.subscription import Mode
 
 KEEP_DAYS = 30
 """For so long a settled delivery can be looked up and replayed by its place in the ledger."""
 
-_LANE: LiteralString = "owner, subscription_id, fence, failures, failing_since, mails"
+_LANE: LiteralString = "owner, subscription_id, fence, failures"
 _DELIVERY: LiteralString = """
     d.id, d.kind, d.attempts, d.step, d.bundle, d.created_at,
     e.position, e.id, e.kind, e.image_id, e.owner, e.version, e.payload, e.created_at
@@ -245,19 +245,20 @@ async def record(tx: Tx, lane: Lane, attempts: Sequence[tuple[Attempt, float | N
     )
 
 
-async def judge(tx: Tx, lane: Lane, *, failures: int) -> datetime | None:
-    """Record how many attempts in a row failed by now, and return since when; None: the last one did not."""
+async def judge(tx: Tx, lane: Lane, *, failures: int, patience: timedelta = PATIENCE) -> bool:
+    """Record how many rounds in a row failed by now; tell whether that has gone on for too long."""
     cursor = await tx.execute(
         """
         UPDATE delivery_lanes
         SET failures = %(failures)s,
             failing_since = CASE WHEN %(failures)s > 0 THEN coalesce(failing_since, now()) END
-        WHERE subscription_id = %(lane)s RETURNING failing_since
+        WHERE subscription_id = %(lane)s
+        RETURNING coalesce(now() - failing_since >= %(patience)s, false)
         """,
-        {"failures": failures, "lane": lane.subscription_id},
+        {"failures": failures, "lane": lane.subscription_id, "patience": patience},
     )
     row = await cursor.fetchone()
-    return row[0] if row else None
+    return row is not None and row[0]
 
 
 async def mailed(tx: Tx, lane: Lane) -> int:

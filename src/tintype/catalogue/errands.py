@@ -11,8 +11,8 @@ import orjson
 from tintype.catalogue.database import Tx
 from tintype.model.subscription import Subscription
 
-CHANNEL = "tintype_errands"
-"""Notified by every transaction that adds an errand. A hint to look, nothing more."""
+CHANNEL = "tintype_events"
+"""The events' own: notified by every transaction that adds an errand. A hint to look, nothing more."""
 
 
 class ErrandKind(StrEnum):

@@ -102,6 +102,29 @@ async def postpone(tx: Tx, position: int, error: str) -> int:
     return attempts
 
 
+async def unpublished(tx: Tx, older_than_seconds: float, limit: int) -> list[UUID]:
+    """Return the ids of events that have waited for longer, the oldest first."""
+    cursor = await tx.execute(
+        """
+        SELECT id FROM events
+        WHERE published_at IS NULL AND created_at < now() - %s * interval '1 second'
+        ORDER BY created_at LIMIT %s
+        """,
+        [older_than_seconds, limit],
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def nudge(tx: Tx, event_ids: Sequence[UUID]) -> int:
+    """Have events offered again at once; return how many are not published."""
+    cursor = await tx.execute(
+        "UPDATE events SET next_attempt_at = now() WHERE id = ANY(%s) AND published_at IS NULL",
+        [list(event_ids)],
+    )
+    await tx.execute("SELECT pg_notify(%s, '')", [CHANNEL])
+    return cursor.rowcount
+
+
 async def oldest_unpublished_age(tx: Tx) -> float | None:
     """Return for how many seconds the oldest unpublished event has waited, None when none waits."""
     cursor = await tx.execute(

@@ -6,7 +6,7 @@ decode have workers of their own, at the lowest priority, so that ordinary ones 
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from tintype.imaging.headers import Header
 from tintype.imaging.lanes import HEAVY_SECONDS, Lane, expected_seconds
 from tintype.imaging.process import Gone, Lost, StartFailed, WorkerProcess, heic_installed
-from tintype.imaging.reply import read_reply
+from tintype.imaging.reply import read_rendered, read_reply
 from tintype.imaging.worker.job import Job
 from tintype.model.body import Body
 from tintype.model.errors import DecoderFailed, Overloaded, ShuttingDown
@@ -104,7 +104,18 @@ class Cage:
         A caller that is cancelled leaves its job running to its end: that is bounded, and cheaper
         than a new worker.
         """
-        answer = await self._hand_over(body, header, owner)
+        read = partial(read_reply, header=header)
+        return await self._result(await self._hand_over(body, header, owner, read), header)
+
+    async def render(self, body: Body, header: Header, side: int, owner: str = "") -> bytes:
+        """Return a small JPEG of the first frame, up to `side` pixels along a side.
+
+        Raises what `decode` raises.
+        """
+        read = partial(read_rendered, header=header)
+        return await self._result(await self._hand_over(body, header, owner, read, side), header)
+
+    async def _result(self, answer: asyncio.Future[T], header: Header) -> T:
         try:
             return await asyncio.shield(answer)
         except Lost as lost:
@@ -115,7 +126,9 @@ class Cage:
                 "Send a smaller or simpler version."
             ) from lost
 
-    async def _hand_over(self, body: Body, header: Header, owner: str) -> asyncio.Future[Facts]:
+    async def _hand_over(
+        self, body: Body, header: Header, owner: str, read: Callable[[bytes], T], side: int = 0
+    ) -> asyncio.Future[T]:
         """Wait for a worker and give it the file; it comes back to the pool when it has answered."""
         pool = self._heavy if expected_seconds(header) > HEAVY_SECONDS else self._ordinary
         await self._enter(pool.lane, owner)
@@ -123,9 +136,7 @@ class Cage:
             while True:
                 worker = await self._next_idle(pool)
                 try:
-                    answer = worker.hand_over(
-                        self._job(header, body), body, partial(read_reply, header=header)
-                    )
+                    answer = worker.hand_over(self._job(header, body, side), body, read)
                     break
                 except Gone:
                     continue
@@ -155,7 +166,7 @@ class Cage:
         visit.lane = self._heavy.lane
 
     def _answered(
-        self, visit: _Visit, pool: _Pool, worker: WorkerProcess, header: Header, answer: asyncio.Future[Facts]
+        self, visit: _Visit, pool: _Pool, worker: WorkerProcess, header: Header, answer: asyncio.Future[Any]
     ) -> None:
         """Put the worker back; its caller need not be there any more."""
         failure = None if answer.cancelled() else answer.exception()
@@ -170,7 +181,7 @@ class Cage:
             visit.outstayed.cancel()
         visit.lane.leave(visit.owner, asyncio.get_running_loop().time() - visit.began)
 
-    def _job(self, header: Header, body: Body) -> Job:
+    def _job(self, header: Header, body: Body, side: int) -> Job:
         limits = self._settings
         costly = header.format in (Format.AVIF, Format.HEIC)
         return Job(
@@ -182,6 +193,7 @@ class Cage:
             max_frames=limits.max_frames,
             max_pixels=limits.max_pixels_avif if costly else limits.max_pixels,
             cpu_seconds=limits.cpu_seconds,
+            side=side,
         )
 
     async def _enter(self, lane: Lane, owner: str) -> None:

@@ -35,6 +35,17 @@ class Inspector:
             return _header_facts(header)
         return await self._cage.decode(body, header, owner)
 
+    async def render(self, body: Body, side: int, owner: str = "") -> bytes | None:
+        """Return a small JPEG, up to `side` pixels along a side; None without a cage to decode in.
+
+        Raises what `inspect` raises.
+        """
+        if self._cage is None:
+            return None
+        image_format = self._recognise(body)
+        header = await asyncio.to_thread(read_header, image_format, body, self._settings)
+        return await self._cage.render(body, header, side, owner)
+
     def accepted_formats(self) -> tuple[Format, ...]:
         """Return the formats that are taken now."""
         return self._accepted

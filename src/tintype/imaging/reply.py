@@ -1,15 +1,17 @@
 """What a worker answers, believed only as far as it can be checked: a decoder may have been taken over."""
 
+import base64
 from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from tintype.imaging.headers import Header
+from tintype.imaging.sniff import sniff
 from tintype.imaging.storable import storable
 from tintype.imaging.worker.job import Kind
 from tintype.model.errors import DecoderFailed, ImageCorrupt, ImageTooLarge, TintypeError, UnsupportedType
-from tintype.model.image import Facts, Location
+from tintype.model.image import Facts, Format, Location
 
 _Longitude = Annotated[float, Field(ge=-180, le=180)]
 _Latitude = Annotated[float, Field(ge=-90, le=90)]
@@ -36,6 +38,7 @@ class _Found(_Checked):
 
 class _Answer(_Checked):
     facts: _Found | None = None
+    rendered: str | None = Field(default=None, max_length=256 * 1024)
     refused: Kind | None = None
     reason: str = Field(default="", max_length=200, pattern=r"^[\x20-\x7e]*$")
 
@@ -64,6 +67,20 @@ def read_reply(reply: bytes, header: Header) -> Facts:
         dominant_color=found.dominant_color,
         phash=found.phash,
     )
+
+
+def read_rendered(reply: bytes, header: Header) -> bytes:
+    """Return the JPEG that a worker made, or raise what `read_reply` raises."""
+    try:
+        answer = _Answer.model_validate_json(reply)
+        picture = base64.b64decode(answer.rendered or "", validate=True)
+    except (ValidationError, ValueError) as error:
+        raise DecoderFailed("The decoder gave an answer that makes no sense. Send another file.") from error
+    if answer.rendered is None:
+        raise _refusal(answer, header)
+    if sniff(picture) is not Format.JPEG:
+        raise DecoderFailed("The decoder gave an answer that makes no sense. Send another file.")
+    return picture
 
 
 def _refusal(answer: _Answer, header: Header) -> TintypeError:

@@ -117,23 +117,33 @@ class _Words:
 
 def _words_of_image(event: Event) -> _Words:
     image = event.payload
-    name = _visible(image["filename"])
+    name = visible(image["filename"])
     headline, verb = _HEADLINES[event.kind]
     return _Words(
         subject=_fit(f"{headline}: ", _ascii(name), "", MAX_SUBJECT_CHARS),
         email=_letter(event, name, verb),
-        sms=_fit(f"{headline}: ", _ascii(name), f", {_facts(image)}", MAX_SMS_CHARS),
+        sms=_fit(f"{headline}: ", _ascii(name), f", {facts_of(image)}", MAX_SMS_CHARS),
     )
 
 
 def _words_of_notice(event: Event) -> _Words:
     headline = _NOTICES[event.kind]
-    summary = _visible(event.payload["summary"])
+    summary = visible(event.payload["summary"])
     return _Words(
         subject=headline,
         email="\n".join([summary, "", *_signature(event)]),
         sms=_fit(f"{headline}: ", _ascii(summary), "", MAX_SMS_CHARS),
     )
+
+
+def headline_of(event: Event) -> str:
+    """Return an event's name for people: "Image uploaded"."""
+    return _HEADLINES[event.kind][0] if event.kind.about_image else _NOTICES[event.kind]
+
+
+def name_of(event: Event) -> str:
+    """Return what a person calls the thing that an event is about, on one line."""
+    return visible(event.payload["filename"] if event.kind.about_image else event.payload["summary"])
 
 
 def storable_json(value: object) -> str:
@@ -165,11 +175,11 @@ def _letter(event: Event, name: str, verb: str) -> str:
     """Return the plain text of a mail."""
     image = event.payload
     lines = [
-        f"{name} {verb}: {_facts(image)}.",
+        f"{name} {verb}: {facts_of(image)}.",
         "",
         f"Image: {event.image_id}",
-        f"Owner: {_visible(event.owner)}",
-        *([f"Tags: {_visible(', '.join(image['tags']))}"] if image["tags"] else []),
+        f"Owner: {visible(event.owner)}",
+        *([f"Tags: {visible(', '.join(image['tags']))}"] if image["tags"] else []),
         *_signature(event),
     ]
     return "\n".join(lines)
@@ -183,7 +193,8 @@ def _signature(event: Event) -> list[str]:
     ]
 
 
-def _facts(image: Mapping[str, Any]) -> str:
+def facts_of(image: Mapping[str, Any]) -> str:
+    """Return an image's payload in a few words: format, dimensions, size."""
     kind = image["content_type"].partition("/")[2].upper()
     return f"{kind} of {image['width']} x {image['height']} pixels, {_size(image['bytes'])}"
 
@@ -202,7 +213,7 @@ def _fit(before: str, name: str, after: str, limit: int) -> str:
     return before + (name if len(name) <= room else name[: room - 3] + "...") + after
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Return text for people, without line breaks and other characters that are obeyed, not read."""
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 

@@ -69,9 +69,7 @@ class Lane:
     subscription_id: UUID
     fence: int
     failures: int
-    failing_since: datetime | None
-    mails: int
-    """Sent without an hour's rest between."""
+    """Rounds in a row in which nothing got through."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """One worker: `python -m tintype.imaging.worker <socket> <memory> <options>`. Only the cage starts it."""
 
+import base64
 import codecs
 import json
 import mmap
@@ -7,7 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from tintype.imaging.worker import decode, sandbox
 from tintype.imaging.worker.exif import Exif, read_exif
 from tintype.imaging.worker.fingerprint import fingerprint
 from tintype.imaging.worker.job import SHARED_BYTES, Job, Refused, frame, receive
+from tintype.imaging.worker.render import render
 
 Decoder = Callable[[Job, memoryview], decode.Picture]
 
@@ -59,6 +61,8 @@ def answer(job: Job, data: memoryview, decoders: dict[str, Decoder]) -> dict[str
     """Decode one file; return its facts, or why it is refused."""
     sandbox.allow_cpu(job.cpu_seconds)
     try:
+        if job.side:
+            return {"rendered": base64.b64encode(render(job, data)).decode()}
         return {"facts": facts(job, data, decoders[job.format])}
     except Refused as refused:
         return {"refused": refused.kind, "reason": refused.reason}
@@ -126,6 +130,8 @@ def _warm_up() -> None:
         data = save()
         job = Job(name, len(data), 1, None, max_side=16, max_frames=1, max_pixels=256, cpu_seconds=1)
         frame(facts(job, memoryview(data), decode.decode))
+        if name == "JPEG":
+            render(replace(job, side=8), memoryview(data))
 
 
 if __name__ == "__main__":

@@ -77,6 +77,22 @@ def decode(job: Job, data: memoryview) -> Picture:
         raise Refused(Kind.CORRUPT, "damaged data") from error
 
 
+def shrunk(job: Job, data: memoryview) -> Pixels:
+    """Decode the first frame, no larger than `job.side` along a side, as stored. Raises `Refused`."""
+    pyvips.vips_lib.vips_error_clear()
+    if job.format not in _LOADERS:
+        raise Refused(Kind.UNSUPPORTED, "no small pictures of this format")
+    try:
+        image = _open(job, data)
+        check(job, image.width, image.height, 1, image.width * image.height)
+        small = image.thumbnail_image(job.side, height=job.side, size="down", no_rotate=True)
+        return _rgba(small.copy_memory())
+    except pyvips.Error as error:
+        raise refusal(error.detail) from error
+    except UnicodeDecodeError as error:
+        raise Refused(Kind.CORRUPT, "damaged data") from error
+
+
 def refusal(detail: str) -> Refused:
     """Turn a decoder's message into a reason: its last telling line, in printable characters."""
     lines = [line for line in detail.splitlines() if not _NOISE.search(line)]

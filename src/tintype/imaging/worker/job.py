@@ -29,6 +29,8 @@ class Job:
     max_frames: int
     max_pixels: int
     cpu_seconds: int
+    side: int = 0
+    """Of a small picture that is wanted instead of facts; 0: facts are."""
 
 
 class Kind(StrEnum):

@@ -1,0 +1,1 @@
+"""Telling subscribers: the log of events becomes deliveries, and each is brought to whom it is for."""

@@ -1,0 +1,218 @@
+"""What mails say: one event with its picture, many in a digest, or a few words."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import jinja2
+
+from tintype.catalogue import images
+from tintype.catalogue.database import Database
+from tintype.messaging.post import Letter, Picture
+from tintype.messaging.publisher import facts_of, headline_of, name_of, visible
+from tintype.model.delivery import CONFIRMATION, Delivery
+from tintype.model.errors import StorageUnavailable
+from tintype.model.event import Event
+from tintype.model.image import Image, State
+from tintype.model.subscription import Subscription
+from tintype.model.subscription_links import confirm_url, unsubscribe_url
+from tintype.objects.keys import original_key
+from tintype.objects.links import Links
+
+SHOWN = 20
+"""Events that one mail tells of; the others are counted."""
+MAX_SUBJECT = 150
+GREY = "#e9ebef"
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("tintype.notify"),
+    autoescape=jinja2.select_autoescape(["html"]),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    keep_trailing_newline=True,
+)
+
+Thumbnail = Callable[[Image], Awaitable[bytes | None]]
+"""Returns a small JPEG of an image; None where there is none to be had now."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One event in a mail."""
+
+    name: str
+    headline: str
+    when: str
+    detail: str
+    colour: str
+    facts: list[tuple[str, str]]
+    url: str | None
+    picture: Picture | None
+
+
+@dataclass(frozen=True, slots=True)
+class Letters:
+    """Writes mails. Pictures and links are of images that are there now."""
+
+    db: Database
+    links: Links
+    thumbnail: Thumbnail
+    secret: bytes
+    """Makes the links of subscriptions."""
+    base_url: Callable[[], str]
+    """How people reach the service."""
+    link_seconds: int
+
+    async def write(self, subscription: Subscription, bundle: Sequence[Delivery], name: UUID) -> Letter:
+        """Write the mail that a bundle of deliveries makes."""
+        told = [delivery.event for delivery in bundle if delivery.event is not None]
+        if told:
+            return await self._news(subscription, told, name)
+        if any(delivery.kind == CONFIRMATION for delivery in bundle):
+            return self._invitation(subscription, name)
+        return self._words(
+            subscription.address,
+            f"{name}.{subscription.id.hex}",
+            "A test from Tintype",
+            ["This is the test message that was asked for. Mails about images will reach you here."],
+            leave=unsubscribe_url(self.secret, self.base_url(), subscription),
+        )
+
+    def notice(self, address: str, sentence: str) -> Letter:
+        """Write a sentence to whoever runs the service."""
+        return self._words(address, str(uuid4()), "A subscription was paused", [visible(sentence)])
+
+    def _invitation(self, subscription: Subscription, name: UUID) -> Letter:
+        return self._words(
+            subscription.address,
+            f"{name}.{subscription.id.hex}",
+            "Please confirm your subscription",
+            [
+                (
+                    f"Somebody asked that {subscription.address} is told of images by mail. "
+                    "If that was you, confirm it: the link works for 48 hours."
+                ),
+                "If it was not you, do nothing. You will hear nothing more.",
+            ],
+            button=("Confirm the subscription", confirm_url(self.secret, self.base_url(), subscription)),
+        )
+
+    async def _news(self, subscription: Subscription, told: Sequence[Event], name: UUID) -> Letter:
+        newest = list(reversed(told))[:SHOWN]
+        items = await asyncio.gather(*(self._item(event, number) for number, event in enumerate(newest)))
+        single = len(told) == 1
+        first = items[0]
+        heading = f"{first.headline}: {first.name}" if single else _count(told)
+        leave = unsubscribe_url(self.secret, self.base_url(), subscription)
+        values = {
+            "subject": heading,
+            "preview": first.detail if single else ", ".join(item.name for item in items[:5]),
+            "heading": first.headline if single else heading,
+            "items": items,
+            "single": single,
+            "more": len(told) - len(items),
+            "any_url": any(item.url for item in items),
+            "expires": f"{datetime.now(UTC) + timedelta(seconds=self.link_seconds):%d %B %Y, %H:%M} UTC",
+            "unsubscribe_url": leave,
+        }
+        return _letter(
+            "news",
+            values,
+            to=subscription.address,
+            message_id=f"{name}.{subscription.id.hex}",
+            leave=leave,
+            pictures=tuple(item.picture for item in items if item.picture is not None),
+        )
+
+    async def _item(self, event: Event, number: int) -> _Item:
+        when = f"{event.created_at.astimezone(UTC):%d %B %Y, %H:%M} UTC"
+        name, headline = name_of(event), headline_of(event)
+        if event.image_id is None:
+            return _Item(name, headline, when, "", GREY, [("When", when)], None, None)
+        payload = event.payload
+        url, data = await self._shown(event.owner, event.image_id)
+        picture = None if data is None else Picture(f"image{number}", "image/jpeg", data)
+        facts = [
+            ("Name", name),
+            ("Type", facts_of(payload).partition(" ")[0]),
+            ("Dimensions", f"{payload['width']} x {payload['height']} pixels"),
+            ("Size", facts_of(payload).rpartition(", ")[2]),
+            ("By", visible(event.owner)),
+            *([("Tags", visible(", ".join(payload["tags"])))] if payload["tags"] else []),
+            ("When", when),
+        ]
+        colour = payload.get("dominant_color") or GREY
+        return _Item(name, headline, when, facts_of(payload), colour, facts, url, picture)
+
+    async def _shown(self, owner: str, image_id: UUID) -> tuple[str | None, bytes | None]:
+        """Return a link to an image and its picture, as far as it is there now."""
+        async with self.db.reading(owner) as tx:
+            image = await images.find(tx, owner, image_id)
+        if image is None or image.state is not State.READY:
+            return None, None
+        try:
+            url = await self.links.sign(
+                image,
+                original_key(image.id),
+                expires_in=self.link_seconds,
+                base_url=self.base_url(),
+                attachment=False,
+            )
+        except StorageUnavailable:
+            url = None
+        return url, await self.thumbnail(image)
+
+    def _words(
+        self,
+        address: str,
+        message_id: str,
+        heading: str,
+        paragraphs: list[str],
+        *,
+        button: tuple[str, str] | None = None,
+        leave: str | None = None,
+    ) -> Letter:
+        label, url = button or ("", None)
+        values = {
+            "subject": heading,
+            "preview": paragraphs[0],
+            "heading": heading,
+            "paragraphs": paragraphs,
+            "button": label,
+            "button_url": url,
+            "unsubscribe_url": leave,
+        }
+        return _letter("words", values, to=address, message_id=message_id, leave=leave)
+
+
+def _letter(
+    template: str,
+    values: dict[str, Any],
+    *,
+    to: str,
+    message_id: str,
+    leave: str | None,
+    pictures: tuple[Picture, ...] = (),
+) -> Letter:
+    subject = values["subject"]
+    return Letter(
+        to=to,
+        subject=subject if len(subject) <= MAX_SUBJECT else subject[: MAX_SUBJECT - 1] + "…",
+        text=_TEMPLATES.get_template(f"{template}.txt").render(values),
+        html=_TEMPLATES.get_template(f"{template}.html").render(values),
+        message_id=message_id,
+        unsubscribe_url=leave,
+        pictures=pictures,
+    )
+
+
+def _count(told: Sequence[Event]) -> str:
+    """Return what happened in a row of events: "12 images uploaded", or "12 changes to images"."""
+    kinds = {event.kind for event in told}
+    if len(kinds) == 1 and told[0].kind.about_image:
+        verb = headline_of(told[0]).removeprefix("Image ")
+        return f"{len(told)} images {verb}"
+    return f"{len(told)} messages about images"
