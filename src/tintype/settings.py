@@ -181,6 +181,9 @@ class EventsSettings(BaseModel):
     poll_seconds: float = Field(
         default=1, gt=0, description="The net below NOTIFY: how often the relay looks by itself."
     )
+    sync_seconds: float = Field(
+        default=60, gt=0, description="How often subscriptions are compared with those that SNS has."
+    )
     publish_timeout_seconds: float = Field(
         default=3, gt=0, description="For what is published at once; the log of events is the retry."
     )

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -33,11 +34,14 @@ from tintype.ingest.pieces import Pieces
 from tintype.ingest.quotas import Quotas
 from tintype.ingest.receive import Receiver
 from tintype.ingest.sessions import Sessions
+from tintype.messaging.egress import resolve_target
 from tintype.messaging.local import LocalPublisher
 from tintype.messaging.publisher import Publisher
 from tintype.messaging.sns import SnsPublisher
+from tintype.messaging.sns_subscriptions import SnsSubscriptions
 from tintype.model.errors import LinkInvalid
 from tintype.model.quota import Quota
+from tintype.model.subscription import Channel, Provider
 from tintype.objects.direct import DirectUploads
 from tintype.objects.links import Links
 from tintype.objects.local_direct import LocalDirect
@@ -47,6 +51,7 @@ from tintype.objects.s3_links import S3Links
 from tintype.objects.store import Objects
 from tintype.relay import Relay
 from tintype.settings import Settings
+from tintype.subscriptions import InStep, Subscriptions
 from tintype.telemetry import Metrics
 
 SPOOL_THREADS = 4
@@ -77,6 +82,7 @@ class Parts:
     links: Links
     verify_link: LinkCheck
     relay: Relay
+    subscriptions: Subscriptions
     keyring: Keyring
     tokens: Tokens
     doorkeeper: Doorkeeper | None
@@ -104,6 +110,7 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
         threads = stack.enter_context(ThreadPoolExecutor(SPOOL_THREADS, thread_name_prefix="spool"))
         relay = Relay(database, _publisher(settings, data_dir), settings.events.poll_seconds, metrics)
         stack.push_async_callback(_stop, asyncio.create_task(relay.run(), name="relay"))
+        subscriptions = await _subscriptions(settings, database, stack)
         journal = Journal(database, objects, settings.journal, spool_dir, metrics)
         stack.push_async_callback(_stop, asyncio.create_task(journal.keep(), name="journal"))
         purge = Purge(database, objects, settings.trash, metrics)
@@ -137,6 +144,7 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
             links=links,
             verify_link=verify_link,
             relay=relay,
+            subscriptions=subscriptions,
             keyring=keyring,
             tokens=tokens,
             doorkeeper=_doorkeeper(settings, keyring, tokens),
@@ -203,6 +211,29 @@ def _publisher(settings: Settings, data_dir: Path) -> Publisher:
     if settings.events.topic_arn is not None:
         return SnsPublisher(settings.events)
     return LocalPublisher(data_dir / "outbox")
+
+
+async def _subscriptions(settings: Settings, database: Database, stack: AsyncExitStack) -> Subscriptions:
+    """Return the subscriptions, which are kept in step with SNS where a topic is named."""
+    sns = None
+    if settings.events.topic_arn is not None:
+        sns = SnsSubscriptions(settings.events)
+        stack.callback(sns.close)
+    in_step = InStep(database, sns, settings.events.sync_seconds)
+    stack.push_async_callback(_stop, asyncio.create_task(in_step.run(), name="subscriptions"))
+    check_target = partial(resolve_target, settings=settings.webhooks)
+    return await Subscriptions.open(database, channels_of(settings), check_target, sns)
+
+
+def channels_of(settings: Settings) -> dict[Channel, Provider]:
+    """Return who serves each channel. Mail that Tintype can send itself is richer than what SNS sends."""
+    at_sns = Provider.TINTYPE if settings.events.topic_arn is None else Provider.SNS
+    channels = {
+        Channel.EMAIL: Provider.TINTYPE if settings.mail.configured else at_sns,
+        Channel.SMS: at_sns,
+        Channel.WEBHOOK: Provider.TINTYPE,
+    }
+    return channels | ({Channel.SQS: Provider.SNS} if at_sns is Provider.SNS else {})
 
 
 def _links(settings: Settings, data_dir: Path) -> tuple[Links, LinkCheck]:

@@ -11,10 +11,12 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tintype.identity.doorkeeper import Doorkeeper
 from tintype.model import identity
-from tintype.model.errors import CredentialsMissing, Forbidden
+from tintype.model.errors import CredentialsMissing, Forbidden, Unauthenticated
 from tintype.model.identity import LOCAL, Principal
 from tintype.server.context import Context
+from tintype.server.rates import Rates, address_of
 from tintype.telemetry import get_logger
 
 _LOG = get_logger()
@@ -35,6 +37,7 @@ class Access:
 
 PUBLIC = Access(public=True)
 KNOWN = Access()
+KNOWN_BY_TOKEN = Access(by_token=True)
 READ = Access(identity.Scope.READ)
 WRITE = Access(identity.Scope.WRITE)
 ADMIN = Access(identity.Scope.ADMIN)
@@ -50,6 +53,14 @@ ACCESS: dict[str, Access] = {
     # Addresses that we signed, as S3's are: their handlers verify the signature.
     "store_directly": PUBLIC,
     "store_form_directly": PUBLIC,
+    "discover_tus": KNOWN_BY_TOKEN,
+    "discover_tus_upload": KNOWN_BY_TOKEN,
+    "begin_upload": Access(identity.Scope.WRITE, by_token=True),
+    "read_upload_offset": Access(identity.Scope.WRITE, by_token=True),
+    "append_to_upload": Access(identity.Scope.WRITE, by_token=True),
+    "end_upload": Access(identity.Scope.WRITE, by_token=True),
+    "list_uploads": READ,
+    "read_upload": Access(identity.Scope.READ, by_token=True),
     "list_images": READ,
     "random_image": READ,
     "image_by_name": READ,
@@ -63,6 +74,22 @@ ACCESS: dict[str, Access] = {
     "list_api_keys": ADMIN,
     "revoke_api_key": ADMIN,
     "make_upload_token": WRITE,
+    "make_subscription": WRITE,
+    "list_subscriptions": READ,
+    "preview_filter": READ,
+    "read_subscription": READ,
+    "change_subscription": WRITE,
+    "delete_subscription": WRITE,
+    "resend_confirmation": WRITE,
+    "confirm_subscription": WRITE,
+    "rotate_secret": WRITE,
+    "test_subscription": WRITE,
+    "replay_events": WRITE,
+    # For receivers of messages, who have no credentials but a signed link.
+    "confirm_page": PUBLIC,
+    "confirm_by_link": PUBLIC,
+    "unsubscribe_page": PUBLIC,
+    "unsubscribe_by_link": PUBLIC,
     "read_me": KNOWN,
     "read_instance": KNOWN,
     "read_capabilities": KNOWN,
@@ -88,22 +115,47 @@ class Guard:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a caller who may. Raises `Unauthenticated` and `Forbidden`, whatever the path names."""
-        if not self.access.public:
-            await self._admit(scope)
-        await self._app(scope, receive, send)
+        """Serve a caller who may.
 
-    async def _admit(self, scope: Scope) -> None:
+        Raises `Unauthenticated`, `Forbidden` and `RateExceeded`, whatever the path names.
+        """
+        if self.access.public:
+            await self._app(scope, receive, send)
+            return
         context: Context = scope["app"].state.context
         doorkeeper = context.parts.doorkeeper
         if doorkeeper is None:
             scope["state"]["principal"] = LOCAL
-            return
-        if self.access.by_link and b"signature=" in scope["query_string"]:
-            return
-        fields = [value for name, value in scope["headers"] if name == b"authorization"]
-        principal = scope["state"]["principal"] = await doorkeeper.identify(fields)
-        _judge(principal, self.access)
+            await self._app(scope, receive, send)
+        elif self.access.by_link and b"signature=" in scope["query_string"]:
+            await self._app(scope, receive, send)
+        else:
+            principal = await _identified(doorkeeper, context.rates, scope)
+            with context.rates.spending(principal, scope):
+                _judge(principal, self.access)
+                await self._app(scope, receive, send)
+
+
+async def _identified(doorkeeper: Doorkeeper, rates: Rates, scope: Scope) -> Principal:
+    """Return who asks, and note it.
+
+    Where too many credentials were wrong, only such are looked at that were right a moment ago: whoever
+    shares the address of a stranger who guesses goes on.
+    """
+    fields = [value for name, value in scope["headers"] if name == b"authorization"]
+    principal = doorkeeper.remembered(fields)
+    if principal is None:
+        address = address_of(scope)
+        if scope["method"] != "HEAD":  # for which 429 would be the end of a resumable upload
+            rates.check_address(address)
+        try:
+            principal = await doorkeeper.identify(fields)
+        except Unauthenticated as error:
+            if not isinstance(error, CredentialsMissing):
+                rates.count_failure(address)
+            raise
+    scope["state"]["principal"] = principal
+    return principal
 
 
 def guarded(routes: Iterable[BaseRoute]) -> list[BaseRoute]:

@@ -11,6 +11,8 @@ from tintype.server import (
     health,
     images,
     local_direct,
+    subscription_pages,
+    subscriptions,
     upload_tokens,
     uploads,
 )
@@ -20,14 +22,19 @@ from tintype.server.context import Context
 from tintype.server.express import Express
 from tintype.server.middleware import Envelope, ParsedBody
 from tintype.server.origins import protect
+from tintype.server.overrides import Overrides
 
 _ROUTERS = (
     uploads.router,
+    tus.router,
+    upload_states.router,
     direct.router,
     local_direct.router,
     images.router,
     api_keys.router,
     upload_tokens.router,
+    subscription_pages.router,  # before the others: its paths are names, where those have ids
+    subscriptions.router,
     capabilities.router,
     health.router,
     explanations.router,
@@ -41,7 +48,7 @@ def create_app(context: Context) -> ASGIApp:
     app.state.context = context
     parsed = ParsedBody(context.settings.limits.max_text_bytes)
     protected = protect(Express(app, "upload_images"), context.settings)
-    return Envelope(protected, app.state.methods, context.metrics, parsed)
+    return Envelope(Overrides(protected), app.state.methods, context.metrics, parsed)
 
 
 def describe() -> Application:
