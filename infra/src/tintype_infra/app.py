@@ -25,10 +25,9 @@ FLAGS = {
 def build(estate: Estate, release: Release, outdir: Path | None = None) -> cdk.App:
     """Return the application with every stage, and with the pipeline where there is a delivery."""
     app = cdk.App(outdir=str(outdir) if outdir else None, context=FLAGS)
-    for stage in estate.stage.values():
-        Tintype(app, stage, release)
+    stages = [Tintype(app, stage, release) for stage in estate.stage.values()]
     if estate.delivery is not None:
-        DeliveryStack(app, estate, estate.delivery, release)
+        DeliveryStack(app, estate.delivery, stages)
 
     return app
 

@@ -36,8 +36,7 @@ class Reason:
         return bool(re.fullmatch(self.rule, finding.rule) and re.fullmatch(self.path, finding.path))
 
 
-STAGE = r"(Delivery/)?[a-z][a-z0-9-]*/"
-"""A stage, deployed by hand or by the pipeline."""
+STAGE = r"[a-z][a-z0-9-]*/"
 IMAGES = r"(<StorageImages\w+\.Arn>|tintype-[a-z0-9-]+-data:ExportsOutputFnGetAttStorageImages\w+Arn\w+)"
 
 REASONS = (
@@ -55,6 +54,11 @@ REASONS = (
         "RDS11",
         STAGE + "Data/Database/Instance/Resource",
         "PostgreSQL keeps its own port: security groups decide who reaches it, not a number.",
+    ),
+    Reason(
+        "RDS10",
+        STAGE + "Data/Database/Instance/Resource",
+        "A stage for trying things (`keep = false`) can be deleted again.",
     ),
     Reason(
         "L1",
@@ -98,7 +102,8 @@ REASONS = (
     ),
     Reason(
         "S1",
-        "Delivery/Pipeline/Pipeline/ArtifactsBucket/Resource",
+        "Delivery/Pipeline/Pipeline/ArtifactsBucket/Resource|"
+        "cross-region-stack-[^/]+/Default/CrossRegionCodePipelineReplicationBucket/Resource",
         "Holds builds that can be made again from the commit.",
     ),
     Reason(
@@ -108,7 +113,7 @@ REASONS = (
     ),
     Reason(
         r"IAM5\[(Action::s3:\w+\*|Resource::(<PipelineArtifactsBucket\w+\.Arn>/\*|"
-        r"arn:<AWS::Partition>:(logs|codebuild):.+|arn:\*:iam::\d+:role/\*|\*))\]",
+        r"arn:<AWS::Partition>:s3:::tintype-delivery-support-.+|arn:<AWS::Partition>:(logs|codebuild):.+|arn:\*:iam::\d+:role/\*|\*))\]",
         "Delivery/Pipeline/.+/Role/DefaultPolicy/Resource|Delivery/Pipeline/.+Role/DefaultPolicy/Resource",
         "Written by CDK Pipelines for its own bucket, logs and reports, and to assume the deployment roles "
         "that `cdk bootstrap` made, which a condition on their tags names.",

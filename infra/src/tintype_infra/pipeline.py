@@ -1,13 +1,15 @@
 """Pipeline: a push to GitHub is checked, built, and deployed stage by stage, by CodePipeline."""
 
+from collections.abc import Sequence
+
 import aws_cdk as cdk
 from aws_cdk import aws_codebuild as codebuild
 from aws_cdk import aws_codepipeline as codepipeline
 from aws_cdk import pipelines
 from constructs import Construct
 
-from tintype_infra.stacks import Release, Tintype
-from tintype_infra.stages import Delivery, Estate
+from tintype_infra.stacks import Tintype
+from tintype_infra.stages import Delivery
 
 PYTHON_IMAGE = codebuild.LinuxBuildImage.STANDARD_7_0
 
@@ -15,7 +17,7 @@ PYTHON_IMAGE = codebuild.LinuxBuildImage.STANDARD_7_0
 class DeliveryStack(cdk.Stack):
     """Source, checks, self-update, then each stage: data, schema, functions, instances, smoke test."""
 
-    def __init__(self, scope: Construct, estate: Estate, delivery: Delivery, release: Release) -> None:
+    def __init__(self, scope: Construct, delivery: Delivery, stages: Sequence[Tintype]) -> None:
         super().__init__(
             scope,
             "Delivery",
@@ -26,7 +28,7 @@ class DeliveryStack(cdk.Stack):
         source = pipelines.CodePipelineSource.connection(
             delivery.repository, delivery.branch, connection_arn=delivery.connection_arn
         )
-        elsewhere = any(stage.account != delivery.account for stage in estate.stage.values())
+        elsewhere = any(stage.account != delivery.account for stage in stages)
         pipeline = pipelines.CodePipeline(
             self,
             "Pipeline",
@@ -47,16 +49,17 @@ class DeliveryStack(cdk.Stack):
                 )
             ),
         )
-        for stage in estate.stage.values():
-            deployed = Tintype(self, stage, release)
+        # The stages stand in the application, not in this stack: names that CDK makes of paths are then the
+        # same, whether the pipeline deploys them or a person does.
+        for stage in stages:
             pipeline.add_stage(
-                deployed,
+                stage,
                 post=[
                     pipelines.ShellStep(
-                        f"Smoke-{stage.name}",
+                        f"Smoke-{stage.stage_name}",
                         input=source,
                         commands=["bash infra/smoke.sh"],
-                        env={"URL": deployed.service.service.url},
+                        env_from_cfn_outputs={"URL": stage.service.service.output},
                     )
                 ],
             )

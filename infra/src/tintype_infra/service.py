@@ -86,7 +86,7 @@ class Service(Construct):
                 resource=_logical_id(self.fleet),
             )
         )
-        CfnOutput(self, "Url", value=self.url, description="Where the service answers")
+        self.output = CfnOutput(self, "Url", value=self.url, description="Where the service answers")
 
     def _role(self) -> iam.Role:
         return iam.Role(

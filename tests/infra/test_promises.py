@@ -1,0 +1,251 @@
+"""What the templates promise, whatever the stage."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+import pytest
+
+from tintype_infra import nag
+
+Template = dict[str, Any]
+pytestmark = pytest.mark.xdist_group("infra")
+
+STAGES = ("small", "serious")
+
+
+def of_type(template: Template, kind: str) -> list[dict[str, Any]]:
+    return [one for one in template["Resources"].values() if one["Type"] == kind]
+
+
+def properties(template: Template, kind: str) -> list[dict[str, Any]]:
+    return [one.get("Properties", {}) for one in of_type(template, kind)]
+
+
+def statements(template: Template) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every statement of every policy of a role, with the role's logical id."""
+    for name, one in template["Resources"].items():
+        own = one.get("Properties", {})
+        if one["Type"] == "AWS::IAM::Policy":
+            for role in own["Roles"]:
+                yield from ((role["Ref"], each) for each in own["PolicyDocument"]["Statement"])
+        elif one["Type"] == "AWS::IAM::Role":
+            for policy in own.get("Policies", ()):
+                yield from ((name, each) for each in policy["PolicyDocument"]["Statement"])
+
+
+def actions(statement: dict[str, Any]) -> set[str]:
+    found = statement["Action"]
+    return {found} if isinstance(found, str) else set(found)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_bucket_is_public_and_all_are_encrypted(templates: dict[str, Template], stage: str) -> None:
+    buckets = properties(templates[f"{stage}-data"], "AWS::S3::Bucket")
+    assert buckets
+    for bucket in buckets:
+        assert bucket["PublicAccessBlockConfiguration"] == {
+            "BlockPublicAcls": True,
+            "BlockPublicPolicy": True,
+            "IgnorePublicAcls": True,
+            "RestrictPublicBuckets": True,
+        }
+        assert bucket["BucketEncryption"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_bucket_topic_and_queue_refuses_plain_http(templates: dict[str, Template], stage: str) -> None:
+    data = templates[f"{stage}-data"]
+    for kind, policy, names in (
+        ("AWS::S3::Bucket", "AWS::S3::BucketPolicy", "Bucket"),
+        ("AWS::SQS::Queue", "AWS::SQS::QueuePolicy", "Queues"),
+        ("AWS::SNS::Topic", "AWS::SNS::TopicPolicy", "Topics"),
+    ):
+        guarded = [
+            json.dumps(one[names])
+            for one in properties(data, policy)
+            if any(
+                each["Effect"] == "Deny"
+                and each.get("Condition", {}).get("Bool", {}).get("aws:SecureTransport") == "false"
+                for each in one["PolicyDocument"]["Statement"]
+            )
+        ]
+        for name, one in data["Resources"].items():
+            if one["Type"] == kind:
+                assert any(name in each for each in guarded), f"{name} may be reached without TLS"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_originals_never_expire_and_what_is_unfinished_does(
+    templates: dict[str, Template], stage: str
+) -> None:
+    rules = [
+        rule
+        for bucket in properties(templates[f"{stage}-data"], "AWS::S3::Bucket")
+        if "VersioningConfiguration" in bucket
+        for rule in bucket["LifecycleConfiguration"]["Rules"]
+    ]
+    expiring = {rule.get("Prefix", "") for rule in rules if "ExpirationInDays" in rule}
+    assert expiring == {"incoming/", "quarantine/"}
+    assert any("AbortIncompleteMultipartUpload" in rule for rule in rules)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_database_is_private_encrypted_backed_up_and_has_no_password_in_the_template(
+    templates: dict[str, Template], stage: str
+) -> None:
+    (database,) = properties(templates[f"{stage}-data"], "AWS::RDS::DBInstance")
+    assert database["PubliclyAccessible"] is False
+    assert database["StorageEncrypted"] is True
+    assert database["BackupRetentionPeriod"] >= 7
+    assert database["ManageMasterUserPassword"] is True
+    assert "MasterUserPassword" not in database
+    assert database["EnableIAMDatabaseAuthentication"] is True
+    (parameters,) = properties(templates[f"{stage}-data"], "AWS::RDS::DBParameterGroup")
+    assert parameters["Parameters"]["rds.force_ssl"] == "1"
+
+
+def test_a_stage_that_keeps_its_data_cannot_lose_it_to_a_deployment(templates: dict[str, Template]) -> None:
+    data = templates["serious-data"]
+    (database,) = of_type(data, "AWS::RDS::DBInstance")
+    assert database["Properties"]["DeletionProtection"] is True
+    assert database["DeletionPolicy"] == database["UpdateReplacePolicy"] == "Snapshot"
+    for bucket in of_type(data, "AWS::S3::Bucket"):
+        assert bucket["DeletionPolicy"] == bucket["UpdateReplacePolicy"] == "Retain"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_database_is_reached_by_named_groups_alone(templates: dict[str, Template], stage: str) -> None:
+    data = templates[f"{stage}-data"]
+    doors = [one for one in properties(data, "AWS::EC2::SecurityGroupIngress") if one["ToPort"] == 5432]
+    assert doors
+    assert all("SourceSecurityGroupId" in one and "CidrIp" not in one for one in doors)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_only_the_balancer_is_open_to_the_world(templates: dict[str, Template], stage: str) -> None:
+    groups = of_type(templates[f"{stage}-data"], "AWS::EC2::SecurityGroup")
+    open_to_all = {
+        (one["Properties"]["GroupDescription"], rule["FromPort"])
+        for one in groups
+        for rule in one["Properties"].get("SecurityGroupIngress", ())
+        if rule.get("CidrIp") == "0.0.0.0/0"
+    }
+    ports = {80} if stage == "small" else {80, 443}
+    assert open_to_all == {("Balancer", port) for port in ports}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_work_queue_has_a_dead_letter_queue(templates: dict[str, Template], stage: str) -> None:
+    queues = properties(templates[f"{stage}-data"], "AWS::SQS::Queue")
+    dead = [one for one in queues if "RedrivePolicy" not in one]
+    assert len(dead) == len(queues) - len(dead)
+    assert all(one["MessageRetentionPeriod"] == 14 * 86_400 for one in dead)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_message_stays_hidden_for_six_times_its_functions_time(
+    templates: dict[str, Template], stage: str
+) -> None:
+    longest = {
+        one["VisibilityTimeout"]
+        for one in properties(templates[f"{stage}-data"], "AWS::SQS::Queue")
+        if "RedrivePolicy" in one
+    }
+    service = templates[f"{stage}-service"]
+    for mapping in properties(service, "AWS::Lambda::EventSourceMapping"):
+        function = service["Resources"][mapping["FunctionName"]["Ref"]]["Properties"]
+        assert all(seconds >= 6 * function["Timeout"] for seconds in longest)
+        assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_instances_cannot_delete_originals_and_nobody_deletes_versions(
+    templates: dict[str, Template], stage: str
+) -> None:
+    service = templates[f"{stage}-service"]
+    everything = list(statements(service))
+    assert everything
+    for role, statement in everything:
+        assert "s3:DeleteObjectVersion" not in actions(statement)
+        if "s3:DeleteObject" in actions(statement) and role.startswith("ServiceRole"):
+            resources = json.dumps(statement["Resource"])
+            assert "originals" not in resources
+            assert "/*" not in resources.replace("incoming/*", "").replace("renditions/*", "")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_role_has_every_action_of_a_service(templates: dict[str, Template], stage: str) -> None:
+    for role, statement in statements(templates[f"{stage}-service"]):
+        assert not {one for one in actions(statement) if one.endswith(":*") or one == "*"}, role
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_instances_take_the_second_version_of_the_metadata_service_one_hop_far(
+    templates: dict[str, Template], stage: str
+) -> None:
+    (template,) = properties(templates[f"{stage}-service"], "AWS::EC2::LaunchTemplate")
+    options = template["LaunchTemplateData"]["MetadataOptions"]
+    assert options == {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
+    assert "KeyName" not in template["LaunchTemplateData"]
+
+
+def test_instances_are_of_the_t2_family_unless_told_otherwise(templates: dict[str, Template]) -> None:
+    (template,) = properties(templates["small-service"], "AWS::EC2::LaunchTemplate")
+    assert template["LaunchTemplateData"]["InstanceType"].startswith("t2.")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_rollout_replaces_one_instance_at_a_time_and_waits_for_it_to_serve(
+    templates: dict[str, Template], stage: str
+) -> None:
+    (fleet,) = of_type(templates[f"{stage}-service"], "AWS::AutoScaling::AutoScalingGroup")
+    rolling = fleet["UpdatePolicy"]["AutoScalingRollingUpdate"]
+    assert rolling["MaxBatchSize"] == 1
+    assert rolling["WaitOnResourceSignals"] is True
+    assert rolling["MinInstancesInService"] == int(fleet["Properties"]["MinSize"]) >= 2
+    assert len(fleet["Properties"]["VPCZoneIdentifier"]) == 2
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_schema_is_migrated_before_anything_new_runs_on_it(
+    templates: dict[str, Template], stage: str
+) -> None:
+    service = templates[f"{stage}-service"]["Resources"]
+    (migrated,) = [name for name, one in service.items() if one["Type"] == "Custom::Migration"]
+    waiting = {name for name, one in service.items() if migrated in one.get("DependsOn", ())}
+    assert {service[name]["Type"] for name in waiting} >= {
+        "AWS::AutoScaling::AutoScalingGroup",
+        "AWS::Lambda::Function",
+        "AWS::Lambda::EventSourceMapping",
+    }
+
+
+def test_the_pipeline_deploys_the_very_templates_that_a_person_deploys(
+    written: Path, templates: dict[str, Template]
+) -> None:
+    (pipeline,) = properties(templates["delivery"], "AWS::CodePipeline::Pipeline")
+    deployed = {
+        action["Configuration"]["TemplatePath"].partition("::")[2]
+        for stage in pipeline["Stages"]
+        for action in stage["Actions"]
+        if action["ActionTypeId"]["Provider"] == "CloudFormation"
+        and "TemplatePath" in action["Configuration"]
+    }
+    by_hand = {str(path.relative_to(written)) for path in written.glob("assembly-*/*.template.json")}
+    assert deployed == by_hand
+
+
+def test_every_finding_of_awss_rules_has_a_reason_and_every_reason_a_finding(application: cdk.App) -> None:
+    found = list(nag.findings(application))
+    assert [one for one in found if not any(reason.explains(one) for reason in nag.REASONS)] == []
+    assert [reason for reason in nag.REASONS if not any(map(reason.explains, found))] == []
+
+
+def test_no_zone_was_guessed_and_no_template_names_a_secret(written: Path) -> None:
+    for path in written.rglob("*.template.json"):
+        text = path.read_text(encoding="utf-8")
+        assert "dummy1" not in text
+        assert "{{resolve:secretsmanager" not in text
