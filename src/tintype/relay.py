@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from tintype.catalogue import events
-from tintype.catalogue.database import Database, Listener, Tx
+from tintype.catalogue.database import EVERY_OWNER, Database, Listener, Tx
 from tintype.messaging.publisher import Message, Publisher, Report, message_of
 from tintype.model.checkpoint import checkpoint
 from tintype.model.errors import DatabaseUnavailable
@@ -123,13 +123,13 @@ class Relay:
         if now < self._measure_at:
             return
         self._measure_at = now + MEASURE_SECONDS
-        async with self._db.reading() as tx:
+        async with self._db.reading(EVERY_OWNER) as tx:
             age = await events.oldest_unpublished_age(tx)
         self._metrics.outbox_oldest_seconds.set(age or 0)
 
     async def _publish_batch(self, limit: int) -> tuple[int, int]:
         """Publish up to `limit` events in one transaction; return how many were claimed, and taken."""
-        async with self._db.transaction() as tx:
+        async with self._db.transaction(EVERY_OWNER) as tx:
             claimed = await events.claim(tx, limit)
             if not claimed:
                 return 0, 0

@@ -80,7 +80,7 @@ class Commits:
 
     async def _answer(self, owner: str, key: Idempotency) -> Replayed | None:
         """Return what the key was answered before."""
-        async with self._database.reading() as tx:
+        async with self._database.reading(owner) as tx:
             cursor = await tx.execute(
                 "SELECT fingerprint, kind, snapshot FROM idempotency WHERE owner = %s AND key = %s",
                 [owner, key.key],
@@ -92,7 +92,7 @@ class Commits:
     async def _remember(self, key: Idempotency, duplicate: Duplicate) -> Outcome:
         """Record the key's answer and return it, or what the key was answered meanwhile."""
         image = duplicate.image
-        async with self._database.transaction() as tx:
+        async with self._database.transaction(image.owner) as tx:
             cursor = await tx.execute(
                 """
                 INSERT INTO idempotency (owner, key, fingerprint, image_id, kind, snapshot)

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tintype.catalogue.database import Database, anew
+from tintype.catalogue.database import EVERY_OWNER, Database, anew
 from tintype.catalogue.rows import COLUMNS, image_of_row
 from tintype.model.image import Image
 
@@ -58,7 +58,7 @@ class Lookups:
                 each.answer.set_result(found.get((each.owner, each.sha256)))
 
     async def _found(self, questions: Sequence[_Question]) -> dict[tuple[str, bytes], Image]:
-        async with self.database.reading() as tx:
+        async with self.database.reading(EVERY_OWNER) as tx:
             # LIMIT keeps the planner from anything but one look into the index for each.
             cursor = await tx.execute(
                 f"""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from tintype.catalogue import api_keys
-from tintype.catalogue.database import Database
+from tintype.catalogue.database import EVERY_OWNER, Database
 from tintype.model.api_key import ApiKey, Presented, new_key, read_key
 from tintype.model.errors import KeyExpired, Unauthenticated
 from tintype.model.identity import Principal, Scope
@@ -38,6 +38,15 @@ class Keyring:
     fresh_seconds: float = FRESH_SECONDS
     max_known: int = MAX_KNOWN
     _known: OrderedDict[str, _Known] = field(default_factory=OrderedDict[str, _Known])
+
+    def remembered(self, text: str) -> Principal | None:
+        """Return who presents a key that is good, where the database was asked for it a moment ago."""
+        presented = read_key(text)
+        known = None if presented is None else self._known.get(presented.id)
+        if presented is None or known is None or known.key is None:
+            return None
+        is_fresh = time.monotonic() - known.looked_at <= self.fresh_seconds and known.expires >= time.time()
+        return known.principal if is_fresh and known.key.belongs_to(presented) else None
 
     async def principal(self, text: str) -> Principal:
         """Return who presents this key.
@@ -79,7 +88,7 @@ class Keyring:
             if creator is not None:
                 creator.require(scope)
         text, presented = new_key()
-        async with self.database.transaction() as tx:
+        async with self.database.transaction(owner) as tx:
             key = await api_keys.add(
                 tx,
                 key_id=presented.id,
@@ -94,18 +103,18 @@ class Keyring:
 
     async def list_of(self, owner: str | None) -> list[ApiKey]:
         """Return the keys of an owner; None: everybody's, for the operator."""
-        async with self.database.reading() as tx:
+        async with self.database.reading(owner or EVERY_OWNER) as tx:
             return await api_keys.list_of(tx, owner)
 
     async def revoke(self, owner: str | None, key_id: str) -> None:
         """Revoke a key: at once here, within 30 s on every other instance. Raises `KeyNotFound`."""
-        async with self.database.transaction() as tx:
+        async with self.database.transaction(owner or EVERY_OWNER) as tx:
             await api_keys.revoke(tx, owner, key_id)
         self._known.pop(key_id, None)
 
     async def revoke_all(self, owner: str) -> list[str]:
         """Revoke every key of an owner, who is shut out with them, and return the ids of these keys."""
-        async with self.database.transaction() as tx:
+        async with self.database.transaction(owner) as tx:
             revoked = await api_keys.revoke_all(tx, owner)
         for key_id in revoked:
             self._known.pop(key_id, None)
@@ -114,7 +123,7 @@ class Keyring:
     async def _look(self, presented: Presented) -> _Known:
         """Ask the database, and remember what it said from the moment of asking."""
         began = time.monotonic()
-        async with self.database.reading() as tx:
+        async with self.database.reading(EVERY_OWNER) as tx:  # the key is what tells the owner
             key = await api_keys.find(tx, presented.id)
             if key is not None and key.belongs_to(presented) and _is_stale(key):
                 await api_keys.touch(tx, key.id)

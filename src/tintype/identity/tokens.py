@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Self
 
 from tintype.catalogue import signing_secrets, upload_tokens
-from tintype.catalogue.database import Database
+from tintype.catalogue.database import EVERY_OWNER, Database
 from tintype.imaging.granted import hold_against
 from tintype.model.body import Body
 from tintype.model.errors import (
@@ -50,7 +50,7 @@ class Tokens:
     @classmethod
     async def open(cls, database: Database) -> Self:
         """Return the tokens of the service; its first instance makes the secret."""
-        async with database.transaction() as tx:
+        async with database.transaction(EVERY_OWNER) as tx:
             secret = await signing_secrets.add(tx, PURPOSE, secrets.token_bytes(32))
         return cls(database, secret)
 
@@ -70,8 +70,9 @@ class Tokens:
             expires_at = min(expires_at, minter.expires_at)
         grant = Grant(token_id=new_id(), types=types, max_bytes=max_bytes, uses=uses, tags=tags)
         holder = Principal(minter.owner, frozenset(), "upload_token", minter.key_id, expires_at, grant)
-        async with self.database.transaction() as tx:
+        async with self.database.transaction(EVERY_OWNER) as tx:
             await upload_tokens.sweep(tx)
+        async with self.database.transaction(holder.owner) as tx:
             await upload_tokens.add(
                 tx,
                 token_id=grant.token_id,
@@ -101,12 +102,12 @@ class Tokens:
         are refused for good are not counted. Raises `UnsupportedType`, `UploadTooLarge`, `TokenSpent`.
         """
         hold_against(grant, body)
-        async with self.database.transaction() as tx:
+        async with self.database.transaction(holder.owner) as tx:
             if not await upload_tokens.take(tx, holder.owner, grant.token_id, body.sha256):
                 raise TokenSpent("The upload token was used as often as it may be, or it was revoked.")
         try:
             yield
         except REFUSED_FOR_GOOD:
-            async with self.database.transaction() as tx:
+            async with self.database.transaction(holder.owner) as tx:
                 await upload_tokens.give_back(tx, holder.owner, grant.token_id, body.sha256)
             raise

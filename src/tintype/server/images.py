@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 
 from tintype.catalogue import images
+from tintype.catalogue.database import EVERY_OWNER
 from tintype.delivery import content
 from tintype.delivery.content import Conditions, Selection
 from tintype.model.disposition import content_disposition
@@ -72,9 +73,9 @@ async def list_images(request: Request, params: Annotated[ListParams, Query()]) 
     `sort` gives another order. Pages are stable while images arrive: a cursor marks a place in the
     order, not a number of rows.
     """
-    context = context_of(request)
-    async with context.database.reading() as tx:
-        page = await images.page(tx, owner_of(request), params.query())
+    context, owner = context_of(request), owner_of(request)
+    async with context.database.reading(owner) as tx:
+        page = await images.page(tx, owner, params.query())
     base = context.settings.public_url or ""
     found = [image_resource(image, base=base) for image in page.images]
     headers: dict[str, str] = {}
@@ -91,9 +92,9 @@ async def list_images(request: Request, params: Annotated[ListParams, Query()]) 
 )
 async def random_image(request: Request, params: Annotated[FilterParams, Query()]) -> Response:
     """Return one image at random: each that the filters let through is as likely as any other."""
-    context = context_of(request)
-    async with context.database.transaction() as tx:
-        image = await images.random(tx, owner_of(request), params.filter())
+    context, owner = context_of(request), owner_of(request)
+    async with context.database.transaction(owner) as tx:
+        image = await images.random(tx, owner, params.filter())
     if image is None:
         raise ImageNotFound("No image passes these filters.")
     return _json(_resource(context, image), headers={"cache-control": "no-store"})
@@ -106,9 +107,9 @@ async def random_image(request: Request, params: Annotated[FilterParams, Query()
 )
 async def image_by_name(request: Request, filename: str) -> Response:
     """Return the newest image of that file name."""
-    context = context_of(request)
-    async with context.database.reading() as tx:
-        image = await images.find_by_name(tx, owner_of(request), clean_filename(filename))
+    context, owner = context_of(request), owner_of(request)
+    async with context.database.reading(owner) as tx:
+        image = await images.find_by_name(tx, owner, clean_filename(filename))
     if image is None:
         raise ImageNotFound("There is no image of that name. Names are compared exactly.")
     return _conditional(request, _resource(context, image))
@@ -121,13 +122,11 @@ async def image_by_name(request: Request, filename: str) -> Response:
 )
 async def read_image(request: Request, image_id: UUID, params: Annotated[ReadParams, Query()]) -> Response:
     """Return what is known about an image. One in the trash is still found here, as `deleted`."""
-    context = context_of(request)
-    async with context.database.reading() as tx:
-        resource = _resource(
-            context, _found(await images.find(tx, owner_of(request), image_id, trashed=True))
-        )
+    context, owner = context_of(request), owner_of(request)
+    async with context.database.reading(owner) as tx:
+        resource = _resource(context, _found(await images.find(tx, owner, image_id, trashed=True)))
         if params.include == "exif":
-            resource["exif"] = await images.exif(tx, owner_of(request), image_id)
+            resource["exif"] = await images.exif(tx, owner, image_id)
     return _conditional(request, resource)
 
 
@@ -138,9 +137,10 @@ async def read_image(request: Request, image_id: UUID, params: Annotated[ReadPar
 )
 async def change_image(request: Request, image_id: UUID, patch: ImagePatch) -> Response:
     """Change tags, name or attributes. With `If-Match`, only the version that you have read."""
-    context, change, expected = context_of(request), patch.change(), _expected_version(request)
+    context, owner = context_of(request), owner_of(request)
+    change, expected = patch.change(), _expected_version(request)
     image = await context.database.run(
-        lambda tx: images.update(tx, owner_of(request), image_id, change, expected_version=expected)
+        lambda tx: images.update(tx, owner, image_id, change, expected_version=expected), owner
     )
     return _json(_resource(context, image))
 
@@ -152,9 +152,9 @@ async def change_image(request: Request, image_id: UUID, patch: ImagePatch) -> R
 )
 async def trash_image(request: Request, image_id: UUID) -> Response:
     """Put an image into the trash: at once it is not listed, found at random or delivered any more."""
-    expected = _expected_version(request)
+    owner, expected = owner_of(request), _expected_version(request)
     await context_of(request).database.run(
-        lambda tx: images.trash(tx, owner_of(request), image_id, expected_version=expected)
+        lambda tx: images.trash(tx, owner, image_id, expected_version=expected), owner
     )
     return Response(status_code=204)
 
@@ -166,8 +166,8 @@ async def trash_image(request: Request, image_id: UUID) -> Response:
 )
 async def restore_image(request: Request, image_id: UUID) -> Response:
     """Bring an image back from the trash."""
-    context = context_of(request)
-    image = await context.database.run(lambda tx: images.restore(tx, owner_of(request), image_id))
+    context, owner = context_of(request), owner_of(request)
+    image = await context.database.run(lambda tx: images.restore(tx, owner, image_id), owner)
     return _json(_resource(context, image))
 
 
@@ -193,14 +193,13 @@ async def image_content(
     With `redirect=true`, on S3, the answer leads to S3, which sends the bytes itself.
     """
     context = context_of(request)
-    async with context.database.reading() as tx:
-        owner: str | None
-        if params.signature is None:
-            owner = owner_of(request)
-        else:
-            context.parts.verify_link(image_id, params.expires, params.signature)
-            owner = await images.owner_of(tx, image_id)
-        image = _found(None if owner is None else await images.find(tx, owner, image_id))
+    if params.signature is None:
+        owner = owner_of(request)
+    else:
+        context.parts.verify_link(image_id, params.expires, params.signature)
+        owner = await _owner_of_linked(context, image_id)
+    async with context.database.reading(owner) as tx:
+        image = _found(await images.find(tx, owner, image_id))
     content.require_ready(image)
     if params.redirect:
         attachment = params.disposition == "attachment"
@@ -225,9 +224,9 @@ async def image_content(
 )
 async def make_link(request: Request, image_id: UUID, wanted: LinkRequest) -> Response:
     """Make a link to the bytes that needs no credentials, and expires."""
-    context = context_of(request)
-    async with context.database.reading() as tx:
-        image = _found(await images.find(tx, owner_of(request), image_id))
+    context, owner = context_of(request), owner_of(request)
+    async with context.database.reading(owner) as tx:
+        image = _found(await images.find(tx, owner, image_id))
     lifetime = wanted.expires_in or context.settings.link_ttl_seconds
     expires_at = datetime.now(UTC) + timedelta(seconds=lifetime)
     url = await _link(request, image, lifetime, attachment=wanted.disposition == "attachment")
@@ -242,10 +241,23 @@ async def _link(request: Request, image: Image, lifetime: int, *, attachment: bo
     )
 
 
+async def _owner_of_linked(context: Context, image_id: UUID) -> str:
+    """Return whose image it is that a link of ours, which is credentials enough, leads to."""
+    async with context.database.reading(EVERY_OWNER) as tx:
+        owner = await images.owner_of(tx, image_id)
+    if owner is None:
+        raise _not_found()
+    return owner
+
+
 def _found(image: Image | None) -> Image:
     if image is None:
-        raise ImageNotFound("There is no image of that id. It may have been deleted.")
+        raise _not_found()
     return image
+
+
+def _not_found() -> ImageNotFound:
+    return ImageNotFound("There is no image of that id. It may have been deleted.")
 
 
 def _resource(context: Context, image: Image) -> dict[str, Any]:

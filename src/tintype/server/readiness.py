@@ -9,6 +9,7 @@ from time import monotonic
 from uuid import UUID
 
 from tintype.catalogue import identity
+from tintype.catalogue.database import EVERY_OWNER
 from tintype.model.errors import NotReady, TintypeError, WrongPair
 from tintype.server.instance import Instance
 from tintype.wiring import Parts
@@ -102,7 +103,7 @@ def readiness_of(parts: Parts, instance: Instance) -> Readiness:
             raise NotReady("The instance is draining: it finishes what it has, and ends.")
 
     async def database() -> None:
-        async with parts.database.reading() as tx:
+        async with parts.database.reading(EVERY_OWNER) as tx:
             found = await identity.find(tx)
         _check_pair("The database", found, parts.pair)
 
