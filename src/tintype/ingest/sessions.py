@@ -182,6 +182,11 @@ class Sessions:
             await self._save(transfer)
             raise
 
+    async def tell_total(self, transfer: Transfer) -> None:
+        """Record that what has come is all there is. Raises `LengthInconsistent`."""
+        if transfer.session.state is SessionState.OPEN:
+            transfer.session = await self._told_length(transfer.session, transfer.at)
+
     async def drive(self, session: Session) -> Session:
         """Finish a session whose bytes are all durable. Raises what `finish` raises."""
         taken = await self._begin_finishing(session)

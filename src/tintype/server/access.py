@@ -16,7 +16,7 @@ from tintype.model import identity
 from tintype.model.errors import CredentialsMissing, Forbidden, Unauthenticated
 from tintype.model.identity import LOCAL, Principal
 from tintype.server.context import Context
-from tintype.server.rates import Rates, address_of
+from tintype.server.rates import Rates
 from tintype.telemetry import get_logger
 
 _LOG = get_logger()
@@ -145,14 +145,12 @@ async def _identified(doorkeeper: Doorkeeper, rates: Rates, scope: Scope) -> Pri
     fields = [value for name, value in scope["headers"] if name == b"authorization"]
     principal = doorkeeper.remembered(fields)
     if principal is None:
-        address = address_of(scope)
-        if scope["method"] != "HEAD":  # for which 429 would be the end of a resumable upload
-            rates.check_address(address)
+        rates.check_address(scope)
         try:
             principal = await doorkeeper.identify(fields)
         except Unauthenticated as error:
             if not isinstance(error, CredentialsMissing):
-                rates.count_failure(address)
+                rates.count_failure(scope)
             raise
     scope["state"]["principal"] = principal
     return principal

@@ -13,6 +13,8 @@ from tintype.server import (
     local_direct,
     subscription_pages,
     subscriptions,
+    tus,
+    upload_states,
     upload_tokens,
     uploads,
 )
