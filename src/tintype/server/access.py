@@ -31,6 +31,8 @@ class Access:
     """Anybody, without credentials."""
     by_token: bool = False
     """An upload token too, within what it grants; it opens nothing else."""
+    token_in_path: bool = False
+    """An upload token is part of the address, for clients that send no headers; nothing else counts."""
     by_link: bool = False
     """A link that we signed stands for credentials; the handler verifies it."""
 
@@ -50,9 +52,20 @@ ACCESS: dict[str, Access] = {
     "abort_upload": Access(identity.Scope.WRITE, by_token=True),
     "sign_upload_parts": Access(identity.Scope.WRITE, by_token=True),
     "list_upload_parts": Access(identity.Scope.WRITE, by_token=True),
+    # Browser clients that are given nothing but an address.
+    **dict.fromkeys(
+        (
+            *("companion_parameters", "companion_begin", "companion_list", "companion_sign"),
+            *("companion_complete", "companion_abort"),
+            *("filepond_process", "filepond_append", "filepond_offset", "filepond_revert", "filepond_read"),
+            *("dropzone_upload", "upload_form", "upload_by_form"),
+        ),
+        Access(identity.Scope.WRITE, by_token=True, token_in_path=True),
+    ),
     # Addresses that we signed, as S3's are: their handlers verify the signature.
     "store_directly": PUBLIC,
     "store_form_directly": PUBLIC,
+    "discover_uploads": KNOWN_BY_TOKEN,
     "discover_tus": KNOWN_BY_TOKEN,
     "discover_tus_upload": KNOWN_BY_TOKEN,
     "begin_upload": Access(identity.Scope.WRITE, by_token=True),
@@ -124,7 +137,9 @@ class Guard:
             return
         context: Context = scope["app"].state.context
         doorkeeper = context.parts.doorkeeper
-        if doorkeeper is None:
+        if self.access.token_in_path:
+            await self._serve_by_path(context, scope, receive, send)
+        elif doorkeeper is None:
             scope["state"]["principal"] = LOCAL
             await self._app(scope, receive, send)
         elif self.access.by_link and b"signature=" in scope["query_string"]:
@@ -134,6 +149,18 @@ class Guard:
             with context.rates.spending(principal, scope):
                 _judge(principal, self.access)
                 await self._app(scope, receive, send)
+
+    async def _serve_by_path(self, context: Context, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve whoever has the address. Without identity too: it says what may be uploaded."""
+        context.rates.check_address(scope)
+        try:
+            principal = context.parts.tokens.principal(scope["path_params"]["token"])
+        except Unauthenticated:
+            context.rates.count_failure(scope)
+            raise
+        scope["state"]["principal"] = principal
+        with context.rates.spending(principal, scope):
+            await self._app(scope, receive, send)
 
 
 async def _identified(doorkeeper: Doorkeeper, rates: Rates, scope: Scope) -> Principal:

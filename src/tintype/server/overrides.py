@@ -32,14 +32,16 @@ class Overrides:
             return
         fields: dict[bytes, bytes] = dict(scope["headers"])
         override = fields.get(b"x-http-method-override", b"").upper()
-        if override in _METHODS:
-            scope = {**scope, "method": override.decode()}
-        state = scope["state"]
+        asked, state = scope, scope["state"]
+        if override in _METHODS:  # a copy: the server frames its answer by the method that was sent
+            scope = {**asked, "method": override.decode()}
         if b"upload-complete" not in fields:
             state[PLAIN_ERRORS] = True
             if scope["method"] != "HEAD" or b"tus-resumable" in fields:
                 state[MORE_HEADERS] = [*state.get(MORE_HEADERS, ()), (b"tus-resumable", VERSION)]
         await self._app(scope, receive, _patient(send) if scope["method"] == "HEAD" else send)
+        if scope is not asked and "route" in scope:
+            asked["route"] = scope["route"]
 
 
 def _patient(send: Send) -> Send:

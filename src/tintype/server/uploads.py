@@ -40,6 +40,7 @@ from tintype.model.filename import clean_filename
 from tintype.model.identity import Grant, Principal
 from tintype.model.labels import attributes_of, tags_of
 from tintype.model.upload import Duplicate, Idempotency, Outcome, Replayed, Upload
+from tintype.server import resumable
 from tintype.server.access import owner_of, principal_of
 from tintype.server.announced import digest_field, idempotency_key_of
 from tintype.server.arriving import announced_by, body_of, declared_length, field_of
@@ -98,6 +99,13 @@ class Wishes:
     """Of the owner's quota, where there is one."""
 
 
+@router.options("", include_in_schema=False)
+async def discover_uploads(request: Request) -> Response:
+    """Tell that uploads here may be resumable, and how much they may have."""
+    headers = {"allow": "GET, HEAD, OPTIONS, POST", "upload-limit": resumable.limit_of(context_of(request))}
+    return Response(status_code=204, headers=headers)
+
+
 @router.post(
     "",
     status_code=201,
@@ -111,6 +119,8 @@ async def upload_images(request: Request) -> Response:
     Send a form (`multipart/form-data`, any field name, one file or many) or the bytes themselves as
     the body. The answer comes when the bytes are stored and the row and its event are committed.
     """
+    if resumable.speaks(request):
+        return await resumable.begin(request)
     declared_type, options = parse_options_header(request.headers.get("content-type", ""))
     if declared_type == "multipart/form-data":
         return await _upload_form(request, options.get("boundary", ""))
