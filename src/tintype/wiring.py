@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import secrets
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,12 +34,20 @@ from tintype.ingest.quotas import Quotas
 from tintype.ingest.receive import Receiver
 from tintype.ingest.sessions import Sessions
 from tintype.messaging.egress import resolve_target
-from tintype.messaging.local import LocalPublisher
+from tintype.messaging.local import LocalPublisher, LoggedTexts
+from tintype.messaging.mail import FolderPost, SesPost, SmtpPost
+from tintype.messaging.post import Post, Texts
 from tintype.messaging.publisher import Publisher
 from tintype.messaging.sns import SnsPublisher
 from tintype.messaging.sns_subscriptions import SnsSubscriptions
+from tintype.messaging.webhook import Webhooks
 from tintype.model.errors import LinkInvalid
 from tintype.model.quota import Quota
+from tintype.notify.bell import Bell
+from tintype.notify.lanes import Courier
+from tintype.notify.letters import Letters
+from tintype.notify.notifier import Notifier
+from tintype.notify.thumbnails import AT_ONCE, Thumbnails
 from tintype.model.subscription import Channel, Provider
 from tintype.objects.direct import DirectUploads
 from tintype.objects.links import Links
@@ -82,6 +89,10 @@ class Parts:
     links: Links
     verify_link: LinkCheck
     relay: Relay
+    bell: Bell
+    notifier: Notifier
+    mail_folder: Path | None
+    """Where mails are kept for `/mail`; None: they are sent."""
     subscriptions: Subscriptions
     keyring: Keyring
     tokens: Tokens
@@ -115,7 +126,20 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
         stack.push_async_callback(_stop, asyncio.create_task(journal.keep(), name="journal"))
         purge = Purge(database, objects, settings.trash, metrics)
         stack.push_async_callback(_stop, asyncio.create_task(purge.run(), name="purge"))
-        links, verify_link = _links(settings, data_dir)
+        links, verify_link = await _links(settings, database)
+        bell = Bell(database)
+        stack.push_async_callback(_stop, asyncio.create_task(bell.run(), name="bell"))
+        thumbnails = Thumbnails(objects, inspector, asyncio.Semaphore(AT_ONCE))
+        letters = Letters(
+            database,
+            links,
+            thumbnails.make,
+            subscriptions.secret,
+            _base(settings),
+            settings.mail.link_seconds,
+        )
+        notifier = _notifier(settings, database, bell, letters, metrics)
+        stack.push_async_callback(_stop, asyncio.create_task(notifier.run(), name="notifier"))
         budget = Budget(settings.limits, spool_dir)
         quotas = quotas_of(database, settings)
         metrics.in_flight_bytes.set_function(lambda: budget.in_flight)
@@ -124,7 +148,7 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
         pieces = Pieces(database, objects, receiver, settings.limits)
         sessions = Sessions(database, pieces, ingest, settings.limits)
         place, local_direct = await _direct_place(settings, database, objects, spool_dir)
-        direct = Direct(sessions, place, objects, receiver, settings.limits)
+        direct = Direct(sessions, place, objects, receiver, quotas, settings.limits)
         sessions.settle_direct = direct.settle
         stack.push_async_callback(sessions.aclose)
         stack.push_async_callback(_stop, asyncio.create_task(sessions.run(), name="uploads-sweep"))
@@ -144,6 +168,9 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
             links=links,
             verify_link=verify_link,
             relay=relay,
+            bell=bell,
+            notifier=notifier,
+            mail_folder=None if settings.mail.configured else _mail_folder(settings),
             subscriptions=subscriptions,
             keyring=keyring,
             tokens=tokens,
@@ -236,11 +263,51 @@ def channels_of(settings: Settings) -> dict[Channel, Provider]:
     return channels | ({Channel.SQS: Provider.SNS} if at_sns is Provider.SNS else {})
 
 
-def _links(settings: Settings, data_dir: Path) -> tuple[Links, LinkCheck]:
+def _notifier(
+    settings: Settings, database: Database, bell: Bell, letters: Letters, metrics: Metrics
+) -> Notifier:
+    courier = Courier(
+        db=database,
+        webhooks=Webhooks(settings.webhooks),
+        post=_post(settings),
+        texts=_texts(settings),
+        letters=letters,
+        secret=letters.secret,
+        metrics=metrics,
+        timeout_seconds=max(settings.webhooks.timeout_seconds, settings.mail.timeout_seconds),
+        parallel=settings.webhooks.parallel,
+        notices_to=settings.mail.notices_to,
+    )
+    return Notifier(database, courier, bell, settings.events.poll_seconds, metrics)
+
+
+def _post(settings: Settings) -> Post:
+    if settings.mail.smtp_host is not None:
+        return SmtpPost(settings.mail)
+    if settings.mail.ses_region is not None:
+        return SesPost(settings.mail)
+    return FolderPost(_mail_folder(settings), settings.mail.from_address)
+
+
+def _mail_folder(settings: Settings) -> Path:
+    return settings.data_dir.resolve() / "mail"
+
+
+def _texts(settings: Settings) -> Texts:
+    return LoggedTexts() if settings.events.topic_arn is None else SnsSubscriptions(settings.events)
+
+
+def _base(settings: Settings) -> str:
+    """Return how links in mails lead to the service."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return (settings.public_url or f"http://{host}:{settings.port}").rstrip("/")
+
+
+async def _links(settings: Settings, database: Database) -> tuple[Links, LinkCheck]:
     """Return what makes links, and what checks those that come back to us."""
     if settings.objects.url is not None and settings.objects.url.startswith("s3://"):
         return S3Links(settings.objects), _refuse_link
-    links = LocalLinks(_secret(data_dir / "link-secret"))
+    links = LocalLinks(await _secret(database, "links"))
     return links, links.verify
 
 
@@ -250,8 +317,7 @@ async def _direct_place(
     """Return where direct uploads go; the second time where that is ourselves."""
     if settings.objects.url is not None and settings.objects.url.startswith("s3://"):
         return S3Direct(settings.objects), None
-    async with database.transaction(EVERY_OWNER) as tx:
-        secret = await signing_secrets.add(tx, "direct uploads", secrets.token_bytes(32))
+    secret = await _secret(database, "direct uploads")
     local = LocalDirect(objects, spool_dir, secret, settings.limits.max_upload_bytes)
     return local, local
 
@@ -266,10 +332,7 @@ async def _stop(task: asyncio.Task[None]) -> None:
         await task
 
 
-def _secret(path: Path) -> bytes:
-    """Return the key that signs links, made at the first start and kept beside the data."""
-    with contextlib.suppress(FileExistsError):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(32))
-    return path.read_bytes()
+async def _secret(database: Database, purpose: str) -> bytes:
+    """Return what all instances sign with for this purpose; the first of them makes it."""
+    async with database.transaction(EVERY_OWNER) as tx:
+        return await signing_secrets.add(tx, purpose, secrets.token_bytes(32))

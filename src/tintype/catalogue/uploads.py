@@ -270,6 +270,14 @@ async def abort(tx: Tx, session: Session) -> Session | None:
     return _maybe(await cursor.fetchone())
 
 
+async def give_filename(tx: Tx, session: Session, filename: str) -> None:
+    """Record the name of a session that was opened without one."""
+    await tx.execute(
+        "UPDATE uploads SET filename = %s WHERE id = %s AND owner = %s AND filename = '' AND state = 'open'",
+        [filename, session.id, session.owner],
+    )
+
+
 async def set_target(tx: Tx, session: Session, target: dict[str, Any]) -> None:
     """Keep a direct upload's own notes."""
     await tx.execute(

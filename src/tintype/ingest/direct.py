@@ -11,6 +11,7 @@ from uuid import UUID
 
 from tintype.catalogue import uploads
 from tintype.catalogue.database import EVERY_OWNER
+from tintype.ingest.quotas import Quotas
 from tintype.ingest.receive import Incoming, Receiver
 from tintype.ingest.sessions import Sessions
 from tintype.model.body import Body
@@ -53,13 +54,17 @@ class Direct:
     place: DirectUploads
     objects: Objects
     receiver: Receiver
+    quotas: Quotas
     limits: LimitsSettings
 
     async def open(self, opening: Opening, base_url: str) -> Begun:
         """Begin a session, and sign what its client is to send.
 
-        Raises what `Sessions.open` raises, and `StorageUnavailable`.
+        Raises `QuotaExceeded`, what `Sessions.open` raises, and `StorageUnavailable`. A quota is only looked
+        at here: room is held while the bytes are finished.
         """
+        room = await self.quotas.admit(opening.owner, opening.length)
+        await self.quotas.release(opening.owner, room)
         # One in parts lives as others do: each of its parts is signed anew.
         lifetime = None if opening.kind is SessionKind.MULTIPART else self.limits.direct_ttl_seconds
         session = await self.sessions.open(opening, lifetime)
@@ -183,7 +188,7 @@ class Direct:
 
     def _begin(self, session: Session, size: int) -> Incoming:
         receiver = self.receiver.narrowed(session.max_bytes, 1)
-        return receiver.begin(size, session.digests)
+        return receiver.begin(size, session.digests, session.owner)
 
     async def _read(self, key: str, incoming: Incoming) -> None:
         """Read the object once. What is judged and what is stored are these bytes.

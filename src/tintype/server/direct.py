@@ -18,6 +18,7 @@ from tintype.model.errors import (
     ImageTooLarge,
     Overloaded,
     PartsInvalid,
+    QuotaExceeded,
     RequestInvalid,
     ShuttingDown,
     StorageUnavailable,
@@ -202,7 +203,7 @@ class Completion(BaseModel):
 
 ON_THE_WAY = (UploadNotFound, UploadGone, RequestInvalid, DatabaseUnavailable, StorageUnavailable)
 FINISHING = (
-    *(UploadUnfinished, UploadBusy, PartsInvalid, UploadEmpty, UploadTooLarge, DigestMismatch),
+    *(QuotaExceeded, UploadUnfinished, UploadBusy, PartsInvalid, UploadEmpty, UploadTooLarge, DigestMismatch),
     *(UnsupportedType, ImageCorrupt, ImageTooLarge, DecoderFailed),
     *(Overloaded, AttemptTooOld, ShuttingDown),
 )
@@ -213,7 +214,8 @@ FINISHING = (
     status_code=201,
     response_model=DirectUploadOut,
     responses=may_fail(
-        RequestInvalid, UploadTooLarge, TooManyUploads, DatabaseUnavailable, StorageUnavailable
+        *(RequestInvalid, UploadTooLarge, QuotaExceeded, TooManyUploads),
+        *(DatabaseUnavailable, StorageUnavailable),
     ),
 )
 async def begin_direct_upload(request: Request, wanted: DirectUploadRequest) -> Response:

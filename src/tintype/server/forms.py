@@ -49,6 +49,7 @@ class FormReader:
     receiver: Receiver
     limits: LimitsSettings
     form: Form
+    known: frozenset[str] = KNOWN_TEXTS
     _part: MultipartSegment | None = None
     _file: Incoming | None = None
     _text: bytearray = field(default_factory=bytearray)
@@ -103,7 +104,7 @@ class FormReader:
         if part is None:
             return
         if file is None:
-            if part.name in KNOWN_TEXTS:
+            if part.name in self.known:
                 self.form.texts.setdefault(part.name, []).append(self._text.decode(errors="replace"))
             self._text.clear()
         elif part.filename or file.length:  # a browser sends an empty nameless part for an input left empty

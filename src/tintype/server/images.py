@@ -206,7 +206,7 @@ async def image_content(
         link = await _link(request, image, context.settings.link_ttl_seconds, attachment=attachment)
         return RedirectResponse(link, 302)
     selection = content.select(image, _conditions(request))
-    headers = _content_headers(image, selection, params.disposition)
+    headers = content_headers(image, selection, params.disposition)
     if selection.unchanged:
         return Response(status_code=304, headers=headers)
     status = 206 if selection.partial else 200
@@ -306,7 +306,8 @@ def _conditions(request: Request) -> Conditions:
     )
 
 
-def _content_headers(image: Image, selection: Selection, disposition: str) -> dict[str, str]:
+def content_headers(image: Image, selection: Selection, disposition: str) -> dict[str, str]:
+    """Return the head of an answer with an image's bytes: never run, never kept by others."""
     headers = {
         "etag": content.content_etag(image),
         "last-modified": content.http_date(image.created_at),
