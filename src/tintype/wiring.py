@@ -43,12 +43,12 @@ from tintype.messaging.sns_subscriptions import SnsSubscriptions
 from tintype.messaging.webhook import Webhooks
 from tintype.model.errors import LinkInvalid
 from tintype.model.quota import Quota
+from tintype.model.subscription import Channel, Provider
 from tintype.notify.bell import Bell
 from tintype.notify.lanes import Courier
 from tintype.notify.letters import Letters
 from tintype.notify.notifier import Notifier
 from tintype.notify.thumbnails import AT_ONCE, Thumbnails
-from tintype.model.subscription import Channel, Provider
 from tintype.objects.direct import DirectUploads
 from tintype.objects.links import Links
 from tintype.objects.local_direct import LocalDirect

@@ -49,5 +49,5 @@ class Texts(Protocol):
     """Brings short messages to phones."""
 
     async def send_text(self, phone: str, text: str) -> None:
-        """Return when the text is on its way; raise `NotTaken` when it is not known to be."""
+        """Return when the text is on its way; raise `NotTaken`, or an error of the model, when it is not."""
         ...

@@ -16,7 +16,7 @@ from tintype.messaging.publisher import message_of
 from tintype.messaging.webhook import Endpoint, Webhooks
 from tintype.model.checkpoint import checkpoint
 from tintype.model.delivery import CONFIRMATION, PATIENCE, RETRY_SECONDS, TEST, Attempt, Delivery, Lane
-from tintype.model.errors import AddressRefused
+from tintype.model.errors import AddressRefused, TintypeError
 from tintype.model.event import Kind
 from tintype.model.subscription import Channel, Status, Subscription
 from tintype.model.subscription_links import confirmation_code
@@ -263,6 +263,8 @@ async def _tried(delivery: Delivery, sending: Awaitable[None]) -> Attempt:
         await sending
     except NotTaken as error:
         return Attempt(delivery, _since(begun), str(error), error.status, None, error.for_ever)
+    except TintypeError as error:
+        return Attempt(delivery, _since(begun), str(error))
     return Attempt(delivery, _since(begun))
 
 

@@ -62,7 +62,7 @@ class Letters:
     thumbnail: Thumbnail
     secret: bytes
     """Makes the links of subscriptions."""
-    base_url: Callable[[], str]
+    base_url: str
     """How people reach the service."""
     link_seconds: int
 
@@ -78,7 +78,7 @@ class Letters:
             f"{name}.{subscription.id.hex}",
             "A test from Tintype",
             ["This is the test message that was asked for. Mails about images will reach you here."],
-            leave=unsubscribe_url(self.secret, self.base_url(), subscription),
+            leave=unsubscribe_url(self.secret, self.base_url, subscription),
         )
 
     def notice(self, address: str, sentence: str) -> Letter:
@@ -97,7 +97,7 @@ class Letters:
                 ),
                 "If it was not you, do nothing. You will hear nothing more.",
             ],
-            button=("Confirm the subscription", confirm_url(self.secret, self.base_url(), subscription)),
+            button=("Confirm the subscription", confirm_url(self.secret, self.base_url, subscription)),
         )
 
     async def _news(self, subscription: Subscription, told: Sequence[Event], name: UUID) -> Letter:
@@ -106,7 +106,7 @@ class Letters:
         single = len(told) == 1
         first = items[0]
         heading = f"{first.headline}: {first.name}" if single else _count(told)
-        leave = unsubscribe_url(self.secret, self.base_url(), subscription)
+        leave = unsubscribe_url(self.secret, self.base_url, subscription)
         values = {
             "subject": heading,
             "preview": first.detail if single else ", ".join(item.name for item in items[:5]),
@@ -158,7 +158,7 @@ class Letters:
                 image,
                 original_key(image.id),
                 expires_in=self.link_seconds,
-                base_url=self.base_url(),
+                base_url=self.base_url,
                 attachment=False,
             )
         except StorageUnavailable:

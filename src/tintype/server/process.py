@@ -32,11 +32,12 @@ async def serve_forever(settings: Settings) -> None:
     _tune_malloc(settings.malloc_threshold_bytes)
     httptools_impl.HIGH_WATER_LIMIT = READ_AHEAD_BYTES  # pyright: ignore[reportPrivateImportUsage]: read there
     with _listen(settings.host, settings.port) as listener:
+        settings = settings.model_copy(update={"port": listener.getsockname()[1]})  # mails lead here
         async with open_parts(settings) as parts:
             context = Context.of(parts)
             server = _Server(_config(settings, context), context.instance)
             listener.listen(server.config.backlog)  # whoever reads the greeting may connect at once
-            _greet(settings, listener.getsockname()[1], parts.objects.location)
+            _greet(settings, settings.port, parts.objects.location)
             await server.serve(sockets=[listener])
 
 
