@@ -59,6 +59,7 @@ CREATE TABLE confirmations_asked (
 );
 
 CREATE INDEX confirmations_asked_since ON confirmations_asked (since);
+GRANT SELECT, INSERT, UPDATE, DELETE ON confirmations_asked TO tintype_app; -- it belongs to no owner
 
 SELECT secure_rows('subscriptions', 'SELECT, INSERT, UPDATE, DELETE');
 SELECT secure_rows('errands', 'SELECT, INSERT, UPDATE, DELETE');
