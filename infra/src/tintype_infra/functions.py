@@ -97,7 +97,7 @@ class Functions(Construct):
             "TINTYPE_OBJECTS__URL": f"s3://{storage.images.bucket_name}",
             "TINTYPE_OBJECTS__REGION": stage.region,
             "TINTYPE_DATABASE__URL": database.url(WORKER, AUTHORITIES),
-            "TINTYPE_DATABASE__IAM": "true",
+            "TINTYPE_DATABASE__IAM_REGION": stage.region,
             "TINTYPE_DATABASE__POOL_SIZE": "2",
             "TINTYPE_EVENTS__TOPIC_ARN": messaging.events.topic_arn,
             "TINTYPE_IDENTITY__MODE": "keys",

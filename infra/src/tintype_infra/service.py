@@ -353,7 +353,7 @@ class Service(Construct):
             "TINTYPE_OBJECTS__URL": f"s3://{storage.images.bucket_name}",
             "TINTYPE_OBJECTS__REGION": stage.region,
             "TINTYPE_DATABASE__URL": database.url(SERVICE, AUTHORITIES),
-            "TINTYPE_DATABASE__IAM": "true",
+            "TINTYPE_DATABASE__IAM_REGION": stage.region,
             "TINTYPE_EVENTS__TOPIC_ARN": messaging.events.topic_arn,
             "TINTYPE_IDENTITY__MODE": "keys",
             "TINTYPE_CONSISTENCY__FUNCTION": functions.consistency.function.function_name,

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from functools import partial
 from typing import Any, LiteralString, Self, TypeVar
 
 import orjson
@@ -21,6 +22,7 @@ from psycopg import abc, conninfo, errors, pq, sql
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool
 
+from tintype.catalogue.iam_login import with_token
 from tintype.catalogue.migrations import check_schema
 from tintype.model.errors import DatabaseUnavailable, Internal, RequestInvalid, TintypeError
 from tintype.settings import DatabaseSettings
@@ -311,7 +313,7 @@ def _pool(url: str, settings: DatabaseSettings) -> AsyncConnectionPool[Tx]:
         await _configure(connection, settings)
 
     return AsyncConnectionPool(
-        _conninfo(url),
+        partial(_conninfo, url, settings),
         connection_class=Tx,
         kwargs={"autocommit": True},
         min_size=2,
@@ -326,15 +328,17 @@ def _pool(url: str, settings: DatabaseSettings) -> AsyncConnectionPool[Tx]:
 
 
 async def _connect(url: str, settings: DatabaseSettings) -> Tx:
-    connection = await Tx.connect(_conninfo(url), autocommit=True)
+    connection = await Tx.connect(await _conninfo(url, settings), autocommit=True)
     await _configure(connection, settings)
     return connection
 
 
-def _conninfo(url: str) -> str:
-    """Return the URL with our settings, except those that it has itself."""
-    settings = _CONNECTION | conninfo.conninfo_to_dict(url)
-    return conninfo.make_conninfo("", **settings)
+async def _conninfo(url: str, settings: DatabaseSettings) -> str:
+    """Return the URL with our settings, except those that it has itself, and a password that is good now."""
+    parameters = _CONNECTION | conninfo.conninfo_to_dict(url)
+    if settings.iam_region is not None:
+        parameters = await with_token(parameters, settings.iam_region)
+    return conninfo.make_conninfo("", **parameters)
 
 
 async def _configure(connection: Tx, settings: DatabaseSettings) -> None:
