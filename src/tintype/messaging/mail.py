@@ -24,6 +24,9 @@ from tintype.settings import MailSettings
 # RFC 5321, section 4.2.3, and RFC 3463: no such mailbox, it moved, its name is none.
 _NO_SUCH_MAILBOX = {550, 551, 553, 556}
 SES_REFUSALS = {"MessageRejected", "BadRequestException", "InvalidParameterValue"}
+# Lines of headers are not folded below RFC 5322's limit: a link that is folded is no link any more.
+_POLICY = SMTP.clone(max_line_length=998, cte_type="7bit")
+
 MAX_KEPT = 1000
 """Mails in the folder; the oldest go first."""
 
@@ -33,7 +36,7 @@ def mime_of(letter: Letter, from_address: str, moment: datetime | None = None) -
 
     Python's own mail package refuses line breaks in headers, and quotes the rest.
     """
-    message = EmailMessage(policy=SMTP)
+    message = EmailMessage(policy=_POLICY)
     sender = Address("Tintype", addr_spec=from_address)
     message["From"] = sender
     message["To"] = Address(addr_spec=letter.to)
@@ -44,8 +47,8 @@ def mime_of(letter: Letter, from_address: str, moment: datetime | None = None) -
     if letter.unsubscribe_url is not None:
         message["List-Unsubscribe"] = f"<{letter.unsubscribe_url}>"
         message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"  # RFC 8058, section 3.1
-    message.set_content(letter.text)
-    message.add_alternative(letter.html, subtype="html")
+    message.set_content(letter.text, cte="quoted-printable")
+    message.add_alternative(letter.html, subtype="html", cte="quoted-printable")
     *_, html = message.iter_parts()
     for picture in letter.pictures:
         kind, _, subtype = picture.content_type.partition("/")
