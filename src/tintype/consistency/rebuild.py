@@ -90,6 +90,8 @@ class Rebuild:
     spool: Path
     attempt_seconds: float
     restored: bool = False
+    batch: int = BATCH
+    """Images of one transaction: what a crash repeats at most."""
 
     async def run(self, tell: Callable[[float, Mapping[str, int]], None]) -> Report:
         """Rebuild, and tell now and then which part of the keys was walked.
@@ -150,8 +152,8 @@ class Rebuild:
         words = _Words(segments.read(kept.path), after)
         marked = _Marks(self.objects, after)
         async for page in self.objects.list(ORIGINALS, f"{ORIGINALS}{after}" if after else ""):
-            for start in range(0, len(page), BATCH):
-                infos = page[start : start + BATCH]
+            for start in range(0, len(page), self.batch):
+                infos = page[start : start + self.batch]
                 stretch = _Stretch(upto=infos[-1].key.removeprefix(ORIGINALS))
                 for info in infos:
                     if parse_original_key(info.key) is None:
@@ -162,8 +164,8 @@ class Rebuild:
                 stretch.marked = await marked.upto(stretch.upto)
                 yield stretch
         while True:
-            stretch = _Stretch(words=await words.upto(_END, BATCH))
-            if len(stretch.words) == BATCH:
+            stretch = _Stretch(words=await words.upto(_END, self.batch))
+            if len(stretch.words) == self.batch:
                 stretch.upto = max(stretch.words)
             stretch.marked = await marked.upto(stretch.upto)
             yield stretch
@@ -204,7 +206,7 @@ class Rebuild:
             return image_id
         if word is not None:
             counts["from_journal"] += 1
-            return _trashed(await self._by_word(word, info, counts), marker)
+            return _trashed(await self._by_word(word, info), marker)
         if info is None or (marker is None and self._was_never_committed(image_id, kept)):
             counts["unacknowledged"] += 1
             return None
@@ -220,12 +222,11 @@ class Rebuild:
         """Tell whether a purge went as far as the bytes. If not, the image is in the trash, and due again."""
         return info is None and await self.objects.head(original_key(image_id)) is None
 
-    async def _by_word(self, word: Word, info: ObjectInfo | None, counts: Counter[str]) -> Image:
+    async def _by_word(self, word: Word, info: ObjectInfo | None) -> Image:
         if info is None:  # a listing proves no absence
             info = await self.objects.head(original_key(word.image_id))
         image = image_of_word(word, info.etag if info else "")
         if info is None and image.state is State.READY:
-            counts["missing"] += 1
             return replace(image, state=State.MISSING)
         return image
 
