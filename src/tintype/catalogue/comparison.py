@@ -129,6 +129,50 @@ async def oldest_unverified_age(tx: Tx) -> float:
     return age
 
 
+async def kept_uploads(tx: Tx, upload_ids: Sequence[UUID], grace_seconds: float) -> set[UUID]:
+    """Return those uploads whose bytes may still be needed: unfinished ones, and such as ended just now."""
+    cursor = await tx.execute(
+        """
+        SELECT id FROM uploads
+        WHERE id = ANY(%s)
+          AND (state IN ('open', 'finishing') OR updated_at > now() - %s * interval '1 second')
+        """,
+        [list(upload_ids), grace_seconds],
+    )
+    return {row[0] for row in await cursor.fetchall()}
+
+
+async def expired_uploads(tx: Tx, seconds_ago: float, limit: int) -> list[UUID]:
+    """Return uploads whose time was over so long ago that somebody should have ended them."""
+    cursor = await tx.execute(
+        """
+        SELECT id FROM uploads
+        WHERE state IN ('open', 'finishing') AND expires_at < now() - %s * interval '1 second'
+          AND (leased_until IS NULL OR leased_until < now())
+        ORDER BY expires_at LIMIT %s
+        """,
+        [seconds_ago, limit],
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+async def drifted_quotas(tx: Tx, limit: int) -> list[tuple[str, int, int]]:
+    """Return owners whose counted images are not those that they have: name, counted, stored bytes."""
+    cursor = await tx.execute(
+        """
+        SELECT counter.owner, counter.bytes, stored.bytes FROM quota_usage AS counter
+        CROSS JOIN LATERAL (
+            SELECT coalesce(sum(bytes), 0)::bigint AS bytes, count(*) AS images FROM images
+            WHERE images.owner = counter.owner AND purged_at IS NULL
+        ) AS stored
+        WHERE counted_at IS NOT NULL AND (counter.bytes, counter.images) <> (stored.bytes, stored.images)
+        ORDER BY counter.owner LIMIT %s
+        """,
+        [limit],
+    )
+    return [(owner, counted, stored) for owner, counted, stored in await cursor.fetchall()]
+
+
 def _standing(row: tuple[Any, ...]) -> Standing:
     image_id, owner, state, purged, size, sha256, etag, content_type = row
     return Standing(image_id, owner, State(state), purged, size, sha256, etag, content_type)

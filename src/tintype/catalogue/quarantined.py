@@ -43,7 +43,7 @@ async def of_image(tx: Tx, image_id: UUID) -> list[Held]:
     cursor = await tx.execute(
         """
         SELECT id, key, held_key, bytes FROM quarantine
-        WHERE image_id = %s AND state = 'held' ORDER BY id DESC
+        WHERE image_id = %s AND state IN ('moving', 'held') ORDER BY id DESC
         """,
         [image_id],
     )
@@ -51,11 +51,11 @@ async def of_image(tx: Tx, image_id: UUID) -> list[Held]:
 
 
 async def of_finding(tx: Tx, finding_id: UUID) -> Held | None:
-    """Return what was taken away for a finding and is held."""
+    """Return what was taken away for a finding, if only perhaps: its copy is there, or never was made."""
     cursor = await tx.execute(
         """
         SELECT id, key, held_key, bytes FROM quarantine
-        WHERE finding_id = %s AND state = 'held' ORDER BY id DESC LIMIT 1
+        WHERE finding_id = %s AND state IN ('moving', 'held') ORDER BY id DESC LIMIT 1
         """,
         [finding_id],
     )

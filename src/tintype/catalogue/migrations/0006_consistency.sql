@@ -85,5 +85,6 @@ CREATE TABLE quarantine (
     moved_at   timestamptz NOT NULL DEFAULT now()
 );
 
-CREATE INDEX quarantine_of_image ON quarantine (image_id) WHERE state = 'held';
+CREATE INDEX quarantine_of_image ON quarantine (image_id) WHERE state IN ('moving', 'held');
+CREATE INDEX quarantine_of_finding ON quarantine (finding_id);
 CREATE INDEX quarantine_held ON quarantine (moved_at) INCLUDE (bytes) WHERE state IN ('moving', 'held');
