@@ -5,8 +5,11 @@ from collections.abc import AsyncGenerator
 from fastapi import Request
 
 from tintype.ingest.receive import Pace
-from tintype.model.errors import CodingUnsupported, UploadIncomplete
+from tintype.model.errors import CodingUnsupported, RequestInvalid, UploadIncomplete
 from tintype.server.announced import digests_of
+
+MAX_DIGITS = 15
+"""Of a number that a client wrote: a petabyte is enough."""
 
 
 def announced_by(request: Request) -> dict[str, bytes]:
@@ -29,6 +32,13 @@ def declared_length(request: Request) -> int | None:
         )
     length = request.headers.get("content-length")
     return int(length) if length is not None else None
+
+
+def whole_number(text: str, name: str) -> int:
+    """Return a number of bytes, or of anything, as a client wrote it. Raises `RequestInvalid`."""
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
+        raise RequestInvalid(f"`{name}` is a whole number.")
+    return int(text)
 
 
 async def body_of(request: Request) -> AsyncGenerator[bytes]:

@@ -1,5 +1,6 @@
 """Direct uploads over HTTP: signed instructions out, and a word that the bytes are there."""
 
+import re
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -8,7 +9,7 @@ from fastapi import APIRouter, Body, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from tintype.catalogue import images
-from tintype.ingest.direct import OCTETS, Begun
+from tintype.ingest.direct import Begun
 from tintype.model.errors import (
     AttemptTooOld,
     DatabaseUnavailable,
@@ -47,6 +48,7 @@ from tintype.server.warnings import declared_type_of
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+")
 PARTS_AT_ONCE = 100
 """Whose requests are signed in one answer."""
 
@@ -228,7 +230,7 @@ async def begin_direct_upload(request: Request, wanted: DirectUploadRequest) -> 
     begun = await context.parts.direct.open(
         _opening(context, principal_of(request), wanted), base_of(request)
     )
-    return _json(_told(begun), 201)
+    return json_answer(_told(begun), 201)
 
 
 @router.post(
@@ -275,7 +277,7 @@ async def sign_upload_parts(upload_id: UUID, request: Request, wanted: PartNumbe
         {"number": number, "method": told.method, "url": told.url, "headers": told.headers}
         for number, told in signed
     ]
-    return _json({"data": parts}, 200)
+    return json_answer({"data": parts}, 200)
 
 
 @router.get(
@@ -287,7 +289,7 @@ async def list_upload_parts(upload_id: UUID, request: Request) -> Response:
     """Return the parts that have arrived, so that a client goes on where it was."""
     parts = await context_of(request).parts.direct.list_parts(await _session(request, upload_id))
     told = [{"number": part.number, "etag": part.etag, "bytes": part.size} for part in parts]
-    return _json({"data": told}, 200)
+    return json_answer({"data": told}, 200)
 
 
 async def answer_session(context: Context, session: Session) -> Response:
@@ -341,6 +343,11 @@ def opening_of(
     )
 
 
+def media_type_of(text: str | None) -> str | None:
+    """Return the media type that a client declared, or None for what is none, or says nothing."""
+    return declared_type_of(text) if text and _MEDIA_TYPE.fullmatch(text) else None
+
+
 def _opening(context: Context, principal: Principal, wanted: DirectUploadRequest) -> Opening:
     if wanted.method == "put" and wanted.bytes is None:
         raise RequestInvalid("`bytes` is missing: a PUT is signed for its exact length.")
@@ -349,7 +356,7 @@ def _opening(context: Context, principal: Principal, wanted: DirectUploadRequest
         principal,
         SessionKind(wanted.method),
         filename=wanted.filename,
-        declared_type=declared_type_of(wanted.content_type or OCTETS),
+        declared_type=media_type_of(wanted.content_type),
         length=wanted.bytes,
         tags=wanted.tags,
         attributes=attributes_of(wanted.attributes),
@@ -383,7 +390,7 @@ def _told(begun: Begun) -> dict[str, Any]:
     }
 
 
-def _json(told: dict[str, Any], status: int) -> Response:
+def json_answer(told: dict[str, Any], status: int) -> Response:
     """Return an answer that nobody keeps: what it holds opens the store."""
     body = orjson.dumps(told, option=orjson.OPT_UTC_Z | orjson.OPT_PASSTHROUGH_DATACLASS)
     return Response(body, status, {"cache-control": "no-store"}, media_type="application/json")

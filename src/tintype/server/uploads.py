@@ -45,7 +45,7 @@ from tintype.server.access import owner_of, principal_of
 from tintype.server.announced import digest_field, idempotency_key_of
 from tintype.server.arriving import announced_by, body_of, declared_length, field_of
 from tintype.server.context import Context, context_of
-from tintype.server.forms import FilePart, Form, FormReader
+from tintype.server.forms import KNOWN_TEXTS, FilePart, Form, FormReader
 from tintype.server.openapi import RAW_BODY, UPLOAD_BODY, may_fail
 from tintype.server.problems import problem_body, status_of
 from tintype.server.schemas import ImageOut, UploadResults, image_resource
@@ -121,9 +121,10 @@ async def upload_images(request: Request) -> Response:
     """
     if resumable.speaks(request):
         return await resumable.begin(request)
-    declared_type, options = parse_options_header(request.headers.get("content-type", ""))
+    declared_type, _ = parse_options_header(request.headers.get("content-type", ""))
     if declared_type == "multipart/form-data":
-        return await _upload_form(request, options.get("boundary", ""))
+        async with received_form(request) as received:
+            return await received.answer()
     if declared_type.startswith("multipart/"):
         raise MultipartInvalid("Several files are sent as multipart/form-data.")
     return await _upload_raw(request, request.query_params.get("filename", ""))
@@ -164,7 +165,42 @@ async def _upload_raw(request: Request, filename: str) -> Response:
     return answer_outcome(context, outcome)
 
 
-async def _upload_form(request: Request, boundary: str) -> Response:
+@dataclass(frozen=True, slots=True)
+class ReceivedForm:
+    """A form that has arrived whole, and has room for its files."""
+
+    context: Context
+    form: Form
+    wishes: Wishes
+
+    async def answer(self) -> Response:
+        """Finish every file, and answer with an image, or with a result for each."""
+        if len(self.form.files) == 1:
+            return answer_outcome(self.context, await self.only())
+        return _answer_several(await self.results())
+
+    async def only(self) -> Outcome:
+        """Finish the one file of the form. Raises `MultipartInvalid` for several."""
+        if len(self.form.files) != 1:
+            raise MultipartInvalid("Send one file in each form.")
+        return await _finish(self.context, self.wishes, self.form.files[0], protocol="multipart")
+
+    async def results(self) -> list[dict[str, Any]]:
+        """Finish one after another, so that the same picture sent twice is found to be the same."""
+        return await _finish_several(self.context, self.wishes, self.form.files)
+
+
+@asynccontextmanager
+async def received_form(
+    request: Request, known: frozenset[str] = KNOWN_TEXTS
+) -> AsyncGenerator[ReceivedForm]:
+    """Take the form that the request is, for the block that finishes its files.
+
+    `known` are the names of text parts that mean something.
+    """
+    declared_type, options = parse_options_header(request.headers.get("content-type", ""))
+    if declared_type != "multipart/form-data":
+        raise MultipartInvalid("Files are sent as multipart/form-data.")
     context = context_of(request)
     receiver = _receiver(context, request)
     limits = receiver.limits
@@ -174,13 +210,8 @@ async def _upload_form(request: Request, boundary: str) -> Response:
     async with _room(request, _length_of_files(limits, declared_length(request))) as room:
         try:
             async with fast_enough(limits) as pace, aclosing(_chunks(request, pace, digests)) as chunks:
-                await FormReader(receiver, limits, form).read(boundary, chunks)
-            wishes = replace(_wishes(request, form.texts), room=room)
-            if len(form.files) == 1:
-                return answer_outcome(
-                    context, await _finish(context, wishes, form.files[0], protocol="multipart")
-                )
-            return await _finish_several(context, wishes, form.files)
+                await FormReader(receiver, limits, form, known).read(options.get("boundary", ""), chunks)
+            yield ReceivedForm(context, form, replace(_wishes(request, form.texts), room=room))
         finally:
             form.close()
 
@@ -233,14 +264,15 @@ async def _finish(context: Context, wishes: Wishes, part: FilePart, *, protocol:
 async def _finish_granted(
     context: Context, holder: Principal, grant: Grant, upload: Upload, body: Body
 ) -> Outcome:
-    """Finish an upload by token. The token and the bytes are its key: sent again, they get the same answer.
-
-    A space keeps that key apart from all that clients make.
-    """
-    key = f"upload token {grant.token_id} {body.sha256.hex()}"
-    keyed = replace(upload, idempotency=Idempotency(key, body.sha256))
+    """Finish an upload by token. Token and bytes are its key: sent again, they get the same answer."""
+    keyed = replace(upload, idempotency=Idempotency(token_key(grant, body.sha256), body.sha256))
     async with context.parts.tokens.spending(holder, grant, body):
         return await context.ingest.finish(keyed, body)
+
+
+def token_key(grant: Grant, sha256: bytes) -> str:
+    """Return the idempotency key of these bytes, sent with a token. No client's has a space in it."""
+    return f"upload token {grant.token_id} {sha256.hex()}"
 
 
 def _receiver(context: Context, request: Request) -> Receiver:
@@ -249,8 +281,7 @@ def _receiver(context: Context, request: Request) -> Receiver:
     return context.receiver if grant is None else context.receiver.narrowed(grant.max_bytes, grant.uses)
 
 
-async def _finish_several(context: Context, wishes: Wishes, files: list[FilePart]) -> Response:
-    """Finish one after another, so that the same picture sent twice is found to be the same."""
+async def _finish_several(context: Context, wishes: Wishes, files: list[FilePart]) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
     for number, part in enumerate(files):
         result: dict[str, Any] = {"filename": clean_filename(part.filename)}
@@ -261,7 +292,7 @@ async def _finish_several(context: Context, wishes: Wishes, files: list[FilePart
         except TintypeError as error:
             result |= {"status": status_of(error), "problem": problem_body(error)}
         results.append(result)
-    return _answer_several(results)
+    return results
 
 
 def answer_outcome(context: Context, outcome: Outcome) -> Response:
