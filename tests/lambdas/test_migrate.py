@@ -42,7 +42,7 @@ def cloudformation() -> Iterator[Answers]:
             self.send_response(200)
             self.end_headers()
 
-        def log_message(self, *_: object) -> None: ...
+        def log_message(self, format: str, *args: object) -> None: ...
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Door)
     thread = threading.Thread(target=server.serve_forever)

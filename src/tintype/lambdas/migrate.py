@@ -12,7 +12,6 @@ from psycopg import conninfo
 
 from tintype.catalogue.logins import ensure_logins
 from tintype.catalogue.migrations import migrate
-from tintype.lambdas.process import Invocation
 from tintype.model.errors import TintypeError
 from tintype.settings import Settings
 from tintype.telemetry import configure_logs, get_logger
@@ -24,7 +23,7 @@ ANSWER_SECONDS = 10
 _LOG = get_logger()
 
 
-def handler(event: Mapping[str, Any], _invocation: Invocation) -> None:
+def handler(event: Mapping[str, Any], _invocation: object) -> None:
     """Do what CloudFormation's custom resource asks for, and tell it how that went.
 
     Whatever happens, CloudFormation is told: it would wait an hour for an answer (AWS CloudFormation User
