@@ -25,6 +25,17 @@ class Doorkeeper:
     tokens: Tokens
     issuers: Issuers
 
+    def remembered(self, authorization: Sequence[bytes]) -> Principal | None:
+        """Return who asks, where that was found out a moment ago and needs nobody to be asked."""
+        if len(authorization) != 1:
+            return None
+        scheme, _, text = authorization[0].decode("latin-1").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        if text.startswith(api_key.PREFIX):
+            return self.keyring.remembered(text)
+        return self.issuers.remembered(text) if text.startswith(JWT) else None
+
     async def identify(self, authorization: Sequence[bytes]) -> Principal:
         """Return who asks, from all `Authorization` fields of a request (RFC 6750, section 2.1).
 

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from tintype.server.connection import MAX_HEAD_BYTES
 from tintype.server.context import context_of
 from tintype.settings import Settings
 
@@ -60,6 +61,17 @@ class LimitsOut(BaseModel):
     max_pixels_avif: int = Field(description="The same for AVIF and HEIC, 8 bit a channel.")
     max_pixels_avif_deep: int = Field(description="The same for AVIF and HEIC, above 8 bit a channel.")
     max_frames: int = Field(description="Frames of an animation, pages of a TIFF.")
+    max_scans: int = Field(description="Scans of a progressive JPEG.")
+    max_metadata_bytes: int = Field(description="Compressed metadata of a PNG, unpacked.")
+    max_parts: int = Field(description="Parts of one form, text included.")
+    max_text_bytes: int = Field(description="Of all texts of a form, or of a JSON body.")
+    max_head_bytes: int = Field(description="Of the request's target and its header fields.")
+    min_bytes_per_second: int = Field(description="A body slower than this is cut. 0: never.")
+    requests_per_second: float = Field(
+        description="Of one key, on each instance; answers tell in `RateLimit` how it stands. 0: no limit."
+    )
+    bytes_per_second: int = Field(description="Of one key's bodies, in both directions. 0: no limit.")
+    open_requests: int = Field(description="Of one owner at once, on each instance. 0: no limit.")
 
 
 class CapabilitiesOut(BaseModel):
@@ -79,6 +91,15 @@ class CapabilitiesOut(BaseModel):
                     "max_pixels_avif": 50000000,
                     "max_pixels_avif_deep": 25000000,
                     "max_frames": 1000,
+                    "max_scans": 100,
+                    "max_metadata_bytes": 8388608,
+                    "max_parts": 200,
+                    "max_text_bytes": 65536,
+                    "max_head_bytes": 32768,
+                    "min_bytes_per_second": 1024,
+                    "requests_per_second": 1000,
+                    "bytes_per_second": 0,
+                    "open_requests": 512,
                 },
                 "protocols": ["multipart", "raw"],
                 "channels": ["outbox"],
@@ -120,7 +141,11 @@ async def read_capabilities(request: Request) -> dict[str, Any]:
     return {
         "version": context.instance.version,
         "types": [{"content_type": each.value, "extension": each.extension} for each in accepted],
-        "limits": {**settings.limits.model_dump(), **settings.imaging.model_dump()},
+        "limits": {
+            **settings.limits.model_dump(),
+            **settings.imaging.model_dump(),
+            "max_head_bytes": MAX_HEAD_BYTES,
+        },
         "protocols": ["multipart", "raw"],
         "channels": ["outbox" if settings.events.topic_arn is None else "sns"],
         "features": _features(settings),

@@ -9,6 +9,7 @@ from tintype.ingest.finish import Ingest
 from tintype.ingest.receive import Receiver
 from tintype.objects.store import Objects
 from tintype.server.instance import Instance
+from tintype.server.rates import Rates
 from tintype.server.readiness import Readiness, readiness_of
 from tintype.settings import Settings
 from tintype.telemetry import Metrics
@@ -22,12 +23,13 @@ class Context:
     parts: Parts
     instance: Instance
     readiness: Readiness
+    rates: Rates
 
     @classmethod
     def of(cls, parts: Parts) -> "Context":
         """Return a context for open parts. Needs a running event loop: the instance begins to look around."""
         instance = Instance.begin()
-        return cls(parts, instance, readiness_of(parts, instance))
+        return cls(parts, instance, readiness_of(parts, instance), Rates.of(parts.settings.limits))
 
     @property
     def settings(self) -> Settings:

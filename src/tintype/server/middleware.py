@@ -21,6 +21,8 @@ UNMATCHED = "unmatched"
 """The route of requests that fit none: their paths are strangers' text, and no label or field."""
 MORE_HEADERS = "more_headers"
 """In a request's state: pairs of bytes for the head of its answer, whichever layer gives that."""
+CHARGE = "charge"
+"""In a request's state: what is told at its end how many bytes of bodies it moved."""
 
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked every few seconds by machines: their successes are told at the level `debug` only."""
@@ -76,6 +78,8 @@ class Envelope:
 
     def _record(self, exchange: "_Exchange") -> None:
         seconds = perf_counter() - exchange.began
+        if (charge := exchange.scope["state"].get(CHARGE)) is not None:
+            charge(exchange.bytes_in + exchange.bytes_out)
         route = getattr(exchange.scope.get("route"), "path", UNMATCHED)
         self._counts.add(route, exchange.method, exchange.status, seconds)
         line: dict[str, Any] = {

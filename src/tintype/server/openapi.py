@@ -16,6 +16,7 @@ from tintype.model import errors
 from tintype.model.errors import TintypeError
 from tintype.server.access import access_of
 from tintype.server.problems import MEDIA_TYPE, kind_of, meaning_of, problem_type
+from tintype.server.rates import RESUMABLE
 
 Document = dict[str, Any]
 
@@ -221,6 +222,8 @@ def _tell_access(document: Document, app: FastAPI) -> None:
                 *(errors.CredentialsMissing, errors.Unauthenticated, errors.KeyExpired),
                 *(errors.DatabaseUnavailable, errors.IssuerUnavailable),
             ]
+            is_resumable = route.path.startswith(RESUMABLE)
+            failures.append(errors.Overloaded if is_resumable else errors.RateExceeded)
             if access.scope is not None:
                 operation["x-required-scope"] = str(access.scope)
             if access.scope is not None or not access.by_token:
