@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
-from typing import LiteralString
 from uuid import UUID
 
 import pytest

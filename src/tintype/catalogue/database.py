@@ -72,9 +72,9 @@ class Tx(psycopg.AsyncConnection[tuple[Any, ...]]):
     acts_for: str | Reach | None = None
     """None while nobody uses it."""
 
-    async def execute(
+    async def execute(  # pyright: ignore[reportIncompatibleMethodOverride] # we write no template strings
         self,
-        query: abc.Query,
+        query: abc.QueryNoTemplate,
         params: abc.Params | None = None,
         *,
         prepare: bool | None = None,
