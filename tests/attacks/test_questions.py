@@ -299,7 +299,7 @@ def test_a_host_that_a_client_makes_up_breaks_nothing(
         "/problems/..%2f..%2fetc%2fpasswd",
         "/problems/%00",
         "//evil.example/docs",
-        "/v1/images/..%2f..%2flink-secret",
+        "/v1/images/..%2f..%2ftintype.json",
         "/%5c%5cevil.example",
     ],
 )
