@@ -192,6 +192,12 @@ class EventsSettings(BaseModel):
     publish_timeout_seconds: float = Field(
         default=3, gt=0, description="For what is published at once; the log of events is the retry."
     )
+    heartbeat_seconds: float = Field(
+        default=15, gt=0, description="So often a stream of events says that it lives when nothing happens."
+    )
+    max_streams: int = Field(
+        default=20, ge=1, description="Streams of events that one owner follows at one instance."
+    )
 
     @field_validator("topic_arn")
     @classmethod

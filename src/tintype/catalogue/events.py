@@ -200,6 +200,20 @@ async def settled(tx: Tx, after: int, limit: int) -> list[Event]:
     return [_event(row) for row in await cursor.fetchall()]
 
 
+async def horizon(tx: Tx, owner: str) -> int:
+    """Return the owner's last position that `page` shows; 0 where it shows none."""
+    cursor = await tx.execute(
+        """
+        SELECT position FROM events
+        WHERE owner = %s AND txid < pg_snapshot_xmin(pg_current_snapshot())
+        ORDER BY position DESC LIMIT 1
+        """,
+        [owner],
+    )
+    row = await cursor.fetchone()
+    return row[0] if row else 0
+
+
 async def newest(tx: Tx) -> int:
     """Return the last position of the log, which readers may not be shown yet; 0 when it is empty."""
     cursor = await tx.execute("SELECT position FROM events ORDER BY position DESC LIMIT 1")

@@ -101,7 +101,7 @@ def message_of(event: Event) -> Message:
         id=event.id,
         kind=event.kind,
         subject=words.subject,
-        default=_body(event),
+        default=body_of(event),
         email=words.email,
         sms=words.sms,
         attributes=attributes_of(event.kind.value, event.owner, event.payload),
@@ -152,8 +152,8 @@ def storable_json(value: object) -> str:
     return _NOT_XML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def _body(event: Event) -> str:
-    """Return the machine's JSON, without the long parts where the whole would not do."""
+def body_of(event: Event) -> str:
+    """Return the machine's JSON of an event, without the long parts where the whole would not do."""
     envelope: dict[str, Any] = {
         "type": event.kind.value,
         "id": str(event.id),

@@ -394,6 +394,13 @@ class SubscriptionExists(TintypeError):
     title = "This address is subscribed already"
 
 
+class TooManyStreams(TintypeError):
+    """The owner follows as many streams of events at this instance as anybody can."""
+
+    code = "too_many_streams"
+    title = "There are too many open streams"
+
+
 class TooManySubscriptions(TintypeError):
     """The owner has as many subscriptions as anybody can have."""
 

@@ -12,7 +12,7 @@ import orjson
 from tintype.catalogue import deliveries, events, subscriptions
 from tintype.catalogue.database import EVERY_OWNER, Database, Tx
 from tintype.messaging.post import NotTaken, Post, Texts
-from tintype.messaging.publisher import message_of
+from tintype.messaging.publisher import body_of, message_of
 from tintype.messaging.webhook import Endpoint, Webhooks
 from tintype.model.checkpoint import checkpoint
 from tintype.model.delivery import CONFIRMATION, PATIENCE, RETRY_SECONDS, TEST, Attempt, Delivery, Lane
@@ -142,7 +142,7 @@ class Courier:
 
     def _body(self, subscription: Subscription, delivery: Delivery) -> bytes:
         if delivery.event is not None:
-            return message_of(delivery.event).default.encode()
+            return body_of(delivery.event).encode()
         data = {"subscription_id": str(subscription.id)}
         kind = "subscription.test"
         if delivery.kind == CONFIRMATION:

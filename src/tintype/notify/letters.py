@@ -25,7 +25,7 @@ from tintype.objects.links import Links
 SHOWN = 20
 """Events that one mail tells of; the others are counted."""
 MAX_SUBJECT = 150
-GREY = "#e9ebef"
+GREY = "#e8e4dd"
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("tintype.notify"),

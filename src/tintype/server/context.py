@@ -11,6 +11,7 @@ from tintype.objects.store import Objects
 from tintype.server.instance import Instance
 from tintype.server.rates import Rates
 from tintype.server.readiness import Readiness, readiness_of
+from tintype.server.streams import Streams
 from tintype.settings import Settings
 from tintype.telemetry import Metrics
 from tintype.wiring import Parts
@@ -24,12 +25,14 @@ class Context:
     instance: Instance
     readiness: Readiness
     rates: Rates
+    streams: Streams
 
     @classmethod
     def of(cls, parts: Parts) -> "Context":
         """Return a context for open parts. Needs a running event loop: the instance begins to look around."""
         instance = Instance.begin()
-        return cls(parts, instance, readiness_of(parts, instance), Rates.of(parts.settings.limits))
+        instance.on_drain = parts.bell.ring
+        return cls(parts, instance, readiness_of(parts, instance), Rates.of(parts.settings.limits), Streams())
 
     @property
     def settings(self) -> Settings:

@@ -4,7 +4,7 @@ import asyncio
 import http.client
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -47,6 +47,8 @@ class Instance:
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     version: str = field(default_factory=lambda: version("tintype"))
     draining: bool = False
+    on_drain: Callable[[], None] = field(default=lambda: None)
+    """Wakes whoever would wait on although the instance is on its way out."""
     _looking: asyncio.Task[Place] | None = None
 
     @classmethod
@@ -59,6 +61,7 @@ class Instance:
     def drain(self) -> None:
         """Say from now on that the instance is on its way out; it still answers."""
         self.draining = True
+        self.on_drain()
 
     async def place(self) -> Place:
         """Return where the instance stands: found once, at the start, within `BUDGET_SECONDS`."""

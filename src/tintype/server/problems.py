@@ -118,6 +118,9 @@ KINDS: dict[type[TintypeError], Kind] = {
         409,
         "Change or delete the subscription that the address has; `GET /v1/subscriptions` lists yours.",
     ),
+    errors.TooManyStreams: Kind(
+        429, "Close a stream that nobody reads, or ask `GET /v1/events` now and then.", retryable=True
+    ),
     errors.TooManySubscriptions: Kind(409, "Delete subscriptions that nobody needs any more."),
     errors.SubscriptionState: Kind(409, "Read the subscription: `status` and `reason` say where it stands."),
     errors.PolicyInvalid: Kind(

@@ -1,0 +1,110 @@
+"""What a subscription was told, and what became of each attempt."""
+
+import base64
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from tintype.catalogue import deliveries
+from tintype.model.delivery import LedgerEntry
+from tintype.model.errors import CursorInvalid, SubscriptionNotFound
+from tintype.server.access import owner_of
+from tintype.server.context import context_of
+from tintype.server.openapi import may_fail
+
+router = APIRouter(prefix="/v1/subscriptions", tags=["notifications"])
+
+_SHOWN: dict[str, Any] = {
+    "id": "7f1f1f0e-7a3c-5c9e-9a57-0d0f3c1e1b11",
+    "kind": "image.uploaded",
+    "position": 42,
+    "image_id": "01932c07-209c-7f3a-8f51-6b1d0a4be3c2",
+    "state": "delivered",
+    "attempts": 1,
+    "created_at": "2026-05-02T08:00:00Z",
+    "next_attempt_at": None,
+    "settled_at": "2026-05-02T08:00:00Z",
+    "last_status": 200,
+    "last_error": None,
+}
+
+
+class DeliveryOut(BaseModel):
+    """One event for one subscription."""
+
+    model_config = ConfigDict(title="Delivery", json_schema_extra={"example": _SHOWN})
+
+    id: UUID = Field(description="The event's id; webhooks carry it as `webhook-id`.")
+    kind: str = Field(description="Of the event; or `confirmation`, `test`.")
+    position: int | None = Field(description="Of the event, in the log.")
+    image_id: UUID | None
+    state: Literal["pending", "delivered", "dead", "cancelled"] = Field(
+        description="`dead`: given up after a day of attempts; a replay brings it back."
+    )
+    attempts: int
+    created_at: datetime
+    next_attempt_at: datetime | None = Field(description="While it is pending.")
+    settled_at: datetime | None
+    last_status: int | None = Field(description="Of the last attempt, by HTTP or SMTP.")
+    last_error: str | None = Field(description="Why the last attempt failed.")
+
+
+class DeliveryPage(BaseModel):
+    """Deliveries, the newest first. Those that are settled are kept for 30 days."""
+
+    data: list[DeliveryOut]
+    next_cursor: str | None = Field(description="Send it as `cursor` for the next page. None: the last one.")
+
+
+class LedgerParams(BaseModel):
+    """A page of the ledger."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(default=50, ge=1, le=200)
+    cursor: str | None = Field(default=None, max_length=200, description="`next_cursor` of the page before.")
+
+
+@router.get(
+    "/{subscription_id}/deliveries",
+    response_model=DeliveryPage,
+    responses=may_fail(SubscriptionNotFound, CursorInvalid),
+)
+async def list_deliveries(
+    request: Request, subscription_id: UUID, params: Annotated[LedgerParams, Query()]
+) -> Response:
+    """List what a subscription was told by this service, and what is still to be. SNS keeps its own books."""
+    context, owner = context_of(request), owner_of(request)
+    await context.parts.subscriptions.find(owner, subscription_id)
+    before = None if params.cursor is None else _place(params.cursor)
+    async with context.database.reading(owner) as tx:
+        found = await deliveries.page(tx, owner, subscription_id, before, params.limit)
+    following = _cursor(found[-1]) if len(found) == params.limit else None
+    body = {"data": [_resource(entry) for entry in found], "next_cursor": following}
+    return Response(orjson.dumps(body), media_type="application/json")
+
+
+def _resource(entry: LedgerEntry) -> dict[str, Any]:
+    told = {name: getattr(entry, name) for name in _SHOWN}
+    if entry.settled_at is not None:
+        told["next_attempt_at"] = None
+    return told
+
+
+def _cursor(entry: LedgerEntry) -> str:
+    return base64.urlsafe_b64encode(f"{entry.created_at.isoformat()} {entry.id}".encode()).decode()
+
+
+def _place(cursor: str) -> tuple[datetime, UUID]:
+    try:
+        moment, _, identity = base64.urlsafe_b64decode(cursor).decode().partition(" ")
+        began = datetime.fromisoformat(moment)
+        if began.tzinfo is None:
+            raise ValueError("no cursor of ours")  # noqa: TRY301 # one sentence for all that is none
+        return began, UUID(identity)
+    except ValueError as error:
+        raise CursorInvalid("The cursor is not one of this list. Begin without one.") from error
