@@ -5,7 +5,7 @@ UV := .tools/bin/uv
 RUN := .venv/bin/
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench docs clean
+.PHONY: help serve test check format bench conformance docs clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ format: .venv/.all ## Put the code into its form
 
 bench: .venv/.all ## Measure Tintype beside its yardsticks; the results go to bench/results/
 	$(RUN)python -m tintype_bench
+
+conformance: .venv/.all ## Put the questions of tests/conformance to Tintype and to @tus/server
+	cd tests && ../$(RUN)python -m conformance.table
 
 docs: .venv/.all ## Make the generated pages of docs/ anew
 	$(RUN)python -m tintype.server.docs docs
