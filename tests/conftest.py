@@ -4,9 +4,11 @@ pytest_plugins = [
     "aws",
     "issuer",
     "postgres",
+    "receiver",
     "s3_servers",
     "scripted_s3",
     "scripted_sns",
     "service",
+    "strict_sns",
     "identified",
 ]

@@ -7,12 +7,13 @@ subscribe nor unsubscribe anybody. Mail programs leave by a POST to the same lin
 import base64
 import hashlib
 import html
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Query, Request, Response
 
 from tintype.model.errors import TicketExpired, TicketInvalid, TicketUsed
+from tintype.model.identity import LOCAL
 from tintype.model.subscription import Channel, Mode, Subscription, masked
 from tintype.model.subscription_links import MAX_TICKET
 from tintype.server.context import context_of
@@ -119,6 +120,7 @@ _KEYS = {
     "height": "height in pixels",
     "tags": "tag",
 }
+_SIGNS = {"=": "is", "<": "is less than", "<=": "is at most", ">": "is more than", ">=": "is at least"}
 _OPERATORS = {
     "prefix": "begins with",
     "suffix": "ends with",
@@ -135,7 +137,7 @@ async def confirm_page(request: Request, token: Token) -> Response:
     async def show(subscriptions: Subscriptions) -> Response:
         found = await subscriptions.confirmable(token)
         body = (
-            f"<p><strong>{html.escape(found.owner)}</strong> would like to tell you about images. You will "
+            f"<p><strong>{_sender(found)}</strong> would like to tell you about images. You will "
             f"hear nothing unless you agree.</p>\n{_facts(found)}\n"
             '<form method="post"><button type="submit">Yes, tell me</button></form>\n'
             '<p class="small">You did not expect this? Close the page: without your agreement nothing is '
@@ -153,7 +155,7 @@ async def confirm_by_link(request: Request, token: Token) -> Response:
     async def act(subscriptions: Subscriptions) -> Response:
         confirmed = await subscriptions.confirm_by_link(token)
         body = (
-            f"<p>From now on <strong>{html.escape(confirmed.owner)}</strong> tells you about images.</p>\n"
+            f"<p>From now on <strong>{_sender(confirmed)}</strong> tells you about images.</p>\n"
             f'{_facts(confirmed)}\n<p class="small">Every message has a link with which you leave again. You '
             "can close this page.</p>"
         )
@@ -171,7 +173,7 @@ async def unsubscribe_page(request: Request, token: Token) -> Response:
         if found is None:
             return _left()
         body = (
-            f"<p>You hear about images of <strong>{html.escape(found.owner)}</strong>.</p>\n{_facts(found)}\n"
+            f"<p>You hear about images from <strong>{_sender(found)}</strong>.</p>\n{_facts(found)}\n"
             '<form method="post"><button type="submit">Unsubscribe</button></form>\n'
             '<p class="small">To keep the messages, close this page.</p>'
         )
@@ -215,6 +217,11 @@ def _page(title: str, body: str, *, look: str = "asking", status: int = 200) -> 
     return Response(page, status, _HEADERS, media_type="text/html")
 
 
+def _sender(subscription: Subscription) -> str:
+    """Return who tells of images: without identity there are no names."""
+    return "Tintype" if subscription.owner == LOCAL.owner else html.escape(subscription.owner)
+
+
 def _facts(subscription: Subscription) -> str:
     """Return what a subscription is about, as people say it, without giving the address away."""
     told = [(_CHANNELS[subscription.channel], masked(subscription.channel, subscription.address))]
@@ -237,7 +244,7 @@ def _conditions(policy: Mapping[str, Any]) -> list[tuple[str, str]]:
             ]
             told.append(("either", "; or ".join(ways)))
         else:
-            told.append((key, _listed([_rule(rule) for rule in rules])))
+            told.append((key, _listed(list(_rules(rules)))))
     return told
 
 
@@ -246,15 +253,22 @@ def _key(key: str) -> str:
     return name[:1].upper() + name[1:]
 
 
-def _rule(rule: object) -> str:
-    if not isinstance(rule, dict):
-        return f"is {rule}"
-    ((operator, operand),) = cast("dict[str, Any]", rule).items()
+def _rules(rules: Sequence[object]) -> Iterator[str]:
+    values = [str(rule) for rule in rules if not isinstance(rule, dict)]
+    if values:
+        yield f"is {_listed(values)}"
+    for rule in rules:
+        if isinstance(rule, dict):
+            yield _rule(cast("dict[str, Any]", rule))
+
+
+def _rule(rule: Mapping[str, Any]) -> str:
+    ((operator, operand),) = rule.items()
     if operator == "exists":
         return "is there" if operand else "is not there"
     if operator == "numeric":
         bounds = zip(operand[::2], operand[1::2], strict=True)
-        return " and ".join(f"is {sign} {bound:,}" for sign, bound in bounds)
+        return " and ".join(f"{_SIGNS[sign]} {bound:,}" for sign, bound in bounds)
     if isinstance(operand, dict):
         return f"does not begin with {cast('dict[str, Any]', operand)['prefix']}"
     values = cast("list[object]", operand) if isinstance(operand, list) else [operand]
