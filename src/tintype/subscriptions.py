@@ -66,6 +66,7 @@ OVERLAP_SECONDS = 24 * 3600
 """How long the secret before a rotation signs beside the new one."""
 ROUND = 50
 """Subscriptions that SNS is told of at once."""
+LEFT_AT_SNS = "The receiver unsubscribed at SNS."
 
 _LOG = get_logger()
 
@@ -509,7 +510,7 @@ class InStep:
         if current.sns_arn is None:
             return (await self._sns.subscribe(current.channel, current.address, policy)).arn
         if not await self._sns.restrict(current.sns_arn, policy):
-            await self._end(current, Status.UNSUBSCRIBED, "SNS has no such subscription any more.")
+            await self._end(current, Status.UNSUBSCRIBED, LEFT_AT_SNS)
         return current.sns_arn
 
     async def _tell_all(self) -> None:
@@ -552,7 +553,7 @@ class InStep:
             and not listed
             and await self._sns.look(current.sns_arn) is None
         ):
-            await self._end(current, Status.UNSUBSCRIBED, "The receiver unsubscribed at SNS.")
+            await self._end(current, Status.UNSUBSCRIBED, LEFT_AT_SNS)
 
     async def _end(self, current: Subscription, status: Status, reason: str) -> None:
         with suppress(SubscriptionNotFound):
