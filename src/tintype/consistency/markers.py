@@ -11,6 +11,9 @@ from tintype.model.body import Body
 from tintype.objects.keys import deleted_key
 from tintype.objects.store import Objects
 
+HIGHEST = 1_000_000
+"""What an unreadable marker claims as version: more than an image comes to by itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Marker:
@@ -42,7 +45,7 @@ async def find(objects: Objects, image_id: UUID) -> Marker | None:
             purged=info.metadata.get("purged") == "yes",
         )
     except (KeyError, ValueError):
-        return Marker(image_id, version=2**31 - 1, deleted_at=info.modified)
+        return Marker(image_id, HIGHEST, deleted_at=info.modified)
 
 
 async def put(objects: Objects, marker: Marker) -> None:

@@ -36,8 +36,6 @@ INSPECTIONS_AT_ONCE = 4
 BATCH = 500
 MARGIN = timedelta(minutes=10)
 """Beyond the time that an attempt may take. How long a commit lasts and clocks differ is far below it."""
-_HIGHEST = 1_000_000
-"""Above any version that an image comes to; an unreadable marker claims a higher one."""
 _END = "~"
 """Behind every place: those are hexadecimal digits."""
 
@@ -311,13 +309,18 @@ async def _next(pages: AsyncGenerator[list[ObjectInfo]]) -> list[ObjectInfo]:
 
 
 def _trashed(image: Image, marker: Marker | None) -> Image:
-    """Return the image as its marker has it, where that knows more than the journal."""
-    if marker is None or image.state is State.DELETED:
+    """Return the image as its marker has it, where that knows more than the journal.
+
+    Its version is no lower than the marker's: else a restore would not make the marker void.
+    """
+    if marker is None:
         return image
+    if image.state is State.DELETED:
+        return replace(image, version=max(image.version, marker.version))
     return replace(
         image,
         state=State.DELETED,
-        version=max(image.version + 1, min(marker.version, _HIGHEST)),
+        version=max(image.version + 1, marker.version),
         deleted_at=marker.deleted_at,
         updated_at=marker.deleted_at,
     )
