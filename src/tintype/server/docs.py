@@ -53,6 +53,7 @@ _KIB = 1024
 _NAMES: dict[object, str] = {
     int: "whole number",
     float: "number",
+    bool: "`true` or `false`",
     str: "text",
     Path: "path",
     SecretStr: "secret text",
