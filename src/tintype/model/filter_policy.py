@@ -7,6 +7,7 @@ of that a rule is refused that can never match an event of ours, since it is a s
 
 import ipaddress
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,6 +23,7 @@ MAX_DECIMALS = 5
 """Digits behind the point that SNS tells apart."""
 MAX_DEPTH = 3
 """Of `$or` within `$or`."""
+MAX_QUOTED = 60
 MAX_SHOWN = 20
 """Mistakes that are told at once."""
 
@@ -51,6 +53,7 @@ ATTRIBUTES: Mapping[str, AttributeKind] = {
 
 _LOWER_CASE = {"kind", "ext", "content_type"}
 _TEXT_OPERATORS = {"prefix", "suffix", "equals-ignore-case", "cidr"}
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _OPERATORS = _TEXT_OPERATORS | {"anything-but", "numeric", "exists"}
 _LOWER_BOUNDS = {">", ">="}
 _UPPER_BOUNDS = {"<", "<="}
@@ -205,7 +208,7 @@ def _mistakes(policy: Mapping[str, Any], at: str, depth: int) -> Iterator[_Mista
             yield _Mistake(pointer, "`owner` is not for a filter: you hear of your own images only.")
         elif (kind := ATTRIBUTES.get(key)) is None:
             yield _Mistake(
-                pointer, f"{json.dumps(key)} is no attribute of events. There are {', '.join(ATTRIBUTES)}."
+                pointer, f"{_named(key)} is no attribute of events. There are {', '.join(ATTRIBUTES)}."
             )
         elif not isinstance(rules, list) or not rules:
             yield _Mistake(pointer, f'`{key}` takes a list of rules that is not empty: {{"{key}": […]}}.')
@@ -290,22 +293,24 @@ def _wrong_with_operation(key: str, kind: AttributeKind, rule: dict[str, Any]) -
         case _ if operator in _TEXT_OPERATORS:
             return _wrong_with_text_operator(key, kind, operator, operand)
         case _:
-            return f"{json.dumps(operator)} is no operator of SNS. There are {', '.join(sorted(_OPERATORS))}."
+            return f"{_named(operator)} is no operator of SNS. There are {', '.join(sorted(_OPERATORS))}."
 
 
 def _wrong_with_value(key: str, kind: AttributeKind, value: object) -> str | None:
     if kind is AttributeKind.NUMBER:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return f'it is a number: write 100, or {{"numeric": [">", 100]}}.'
+            return 'it is a number: write 100, or {"numeric": [">", 100]}.'
         return _wrong_with_number(value)
     if not isinstance(value, str):
-        return f"it is {kind}, and {json.dumps(value)} is none."
+        return f"it is {kind}, and {_named(value)} is none."
     return _wrong_with_text(value) or _wrong_with_case(key, value)
 
 
 def _wrong_with_text(value: str) -> str | None:
     if not value:
         return "a text in a rule is not empty: what is empty is no attribute; ask by `exists`."
+    if _UNPRINTABLE.search(value):
+        return "control characters, and halves of Unicode characters, are in no attribute."
     if '"' in value or "\\" in value:
         # Developer Guide, "Filter policy constraints": SNS wants these escaped twice, and servers that
         # speak its language do not. They are in no type or extension, and hardly in a tag.
@@ -383,6 +388,14 @@ def _wrong_with_network(operand: str) -> str | None:
     except ValueError:
         return '`cidr` takes a network: {"cidr": "10.0.0.0/24"}.'
     return None
+
+
+def _named(value: object) -> str:
+    """Return a value as a sentence quotes it, whatever somebody sent."""
+    if isinstance(value, (list, dict)):
+        return "a list" if isinstance(value, list) else "an object"
+    text = json.dumps(value)
+    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…"
 
 
 def _is_bool(value: object) -> bool:
