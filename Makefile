@@ -5,7 +5,7 @@ UV := .tools/bin/uv
 RUN := .venv/bin/
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench conformance docs clean
+.PHONY: help serve test check format bench conformance sbom audit docs clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -32,6 +32,12 @@ bench: .venv/.all ## Measure Tintype beside its yardsticks; the results go to be
 
 conformance: .venv/.all ## Put the questions of tests/conformance to Tintype and to @tus/server
 	cd tests && ../$(RUN)python -m conformance.table
+
+sbom: .venv/.all ## List what Tintype is made of, C libraries included, in dist/tintype.cdx.json
+	$(RUN)python tools/sbom.py dist/tintype.cdx.json
+
+audit: .venv/.all ## Look for known weaknesses in what the lock file names; fails when it cannot look
+	$(RUN)python tools/audit.py $(UV)
 
 docs: .venv/.all ## Make the generated pages of docs/ anew
 	$(RUN)python -m tintype.server.docs docs
