@@ -42,7 +42,8 @@ def cloudformation() -> Iterator[Answers]:
             self.send_response(200)
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None: ...
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the name is the base class's)
+            """Keep quiet."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Door)
     thread = threading.Thread(target=server.serve_forever)
