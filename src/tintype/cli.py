@@ -22,15 +22,18 @@ from tintype.catalogue import rebuilding
 from tintype.catalogue.database import EVERY_OWNER
 from tintype.catalogue.migrations import migrate
 from tintype.consistency.rebuild import LOST, Report
+from tintype.consistency.runs import summary_of
 from tintype.identity.keys import Keyring
 from tintype.model.api_key import ApiKey
+from tintype.model.check import Mode, Order, Run, RunState, run_payload
 from tintype.model.errors import TintypeError
+from tintype.model.finding import Finding
 from tintype.model.identity import Scope, owner_of, scopes_of
 from tintype.model.quota import Quota, Usage
 from tintype.server.process import CannotListen, serve_forever
 from tintype.settings import Settings
 from tintype.telemetry import configure_logs
-from tintype.wiring import open_database, open_rebuild, quotas_of
+from tintype.wiring import open_checks, open_database, open_rebuild, quotas_of
 
 T = TypeVar("T")
 
@@ -44,6 +47,10 @@ DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept.")]
 _LIFETIME = re.compile(r"(\d{1,5})([dhms])")
 _SIZE = re.compile(r"(\d{1,12})(|[KMGT]i?B)", re.IGNORECASE)
 EXPORT_PAGE = 500
+SHOWN = 50
+"""Findings that are printed for people."""
+SHOW_SECONDS = 0.2
+FINDINGS_LEFT = 3
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 
@@ -81,7 +88,7 @@ def migrate_database() -> None:
 @keys.command(name="create")
 def create_key(
     owner: Annotated[str, typer.Option(help="Whose images the key opens; `local`: those of before.")],
-    scopes: Annotated[str, typer.Option(help="Any of read, write and admin, with commas between.")],
+    scopes: Annotated[str, typer.Option(help="Any of read, write, admin and location, with commas between.")],
     expires: Annotated[str, typer.Option(help="90d, 12h, 30m, or never.")] = "365d",
     data_dir: DataDir = None,
 ) -> None:
@@ -199,6 +206,49 @@ def export(data_dir: DataDir = None) -> None:
     _run(_export(settings))
 
 
+@app.command()
+def check(
+    *,
+    mode: Annotated[
+        Mode, typer.Option(help="quick: listings; full: also metadata; deep: also bytes, within a budget.")
+    ] = Mode.QUICK,
+    quick: Annotated[bool, typer.Option("--quick", help="The same as --mode quick.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="The same as --mode full.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="The same as --mode deep.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Repair what is found, within the brakes.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what a repair would do.")] = False,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="The database was restored: make rows of objects that have none.")
+    ] = False,
+    confirm: Annotated[bool, typer.Option("--confirm", help="Release the brakes.")] = False,
+    undo: Annotated[UUID | None, typer.Option(help="Take back what this run has repaired.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the run and its findings as JSON.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Hold objects and rows against each other. Ends with 0 when nothing is left to do, with 3 otherwise."""
+    if quick + full + deep > 1:
+        _fail("Name one of --quick, --full and --deep.")
+    chosen = Mode.FULL if full else Mode.DEEP if deep else Mode.QUICK if quick else mode
+    order = Order(chosen, repair or dry_run, dry_run, adopt, confirm)
+    settings = _settings(data_dir=data_dir)
+    configure_logs(settings.log.model_copy(update={"level": "warning"}))
+    run, found = _run(_check(settings, order, undo))
+    if as_json:
+        shown = [
+            {"kind": each.kind, "key": each.key, "state": each.state, "note": each.note} for each in found
+        ]
+        typer.echo(orjson.dumps({**run_payload(run), "list": shown}))
+    else:
+        for each in found[:SHOWN]:
+            typer.echo(f"{each.kind}  {each.key}  {each.state}  {each.note or ''}".rstrip())
+        if len(found) > SHOWN:
+            typer.echo(f"… and {len(found) - SHOWN} more: --json prints all of them")
+        typer.echo(f"{summary_of(run)} (run {run.id})")
+    raise typer.Exit(_status(run, undo))
+
+
 @app.command(name="version")
 def show_version() -> None:
     """Print the version."""
@@ -296,6 +346,29 @@ async def _rebuild(settings: Settings, *, quick: bool, restored: bool) -> Report
                 bar.update(task, completed=part, description=f"rebuild: {counts.get('rows', 0)} images")
 
             return await work.run(tell)
+
+
+async def _check(settings: Settings, order: Order, undo: UUID | None) -> tuple[Run, list[Finding]]:
+    async with open_checks(settings) as runs:
+        run = await (runs.begin(order) if undo is None else runs.undo(undo, order.asked_by))
+        working = asyncio.create_task(runs.work(run.id))
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("check")
+            while not working.done():
+                await asyncio.wait([working], timeout=SHOW_SECONDS)
+                run = await runs.find(run.id)
+                told = f"{run.task}: {run.counts.objects:,} objects, {run.findings} findings"
+                bar.update(task, total=run.counts.parts, completed=run.counts.parts_done, description=told)
+        await working
+        return await runs.find(run.id), await runs.findings(run.id)
+
+
+def _status(run: Run, undo: UUID | None) -> int:
+    """Return the exit status: 0 when nothing is left to do, 3 when something is, 1 for what did not run."""
+    if run.state not in (RunState.COMPLETE, RunState.STOPPED):
+        return 1
+    left = 0 if undo else sum(run.states.get(state, 0) for state in ("open", "skipped"))
+    return FINDINGS_LEFT if left or run.state is RunState.STOPPED else 0
 
 
 async def _export(settings: Settings) -> None:

@@ -7,7 +7,7 @@ to AWS. Environment variables begin with `TINTYPE_`; a group and its field are j
 import re
 from itertools import permutations
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -19,7 +19,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from tintype.model.image import Format
 
@@ -276,9 +276,11 @@ class ImagingSettings(BaseModel):
         description="`full` decodes every pixel in the cage; `header` reads structure only, "
         "and leaves colours, hashes and EXIF unknown.",
     )
-    disable: frozenset[Literal["jpeg", "png", "gif", "webp", "avif", "tiff", "heic"]] = Field(
-        default=frozenset(),
-        description="Formats to refuse, as a JSON list: a loader is out without a release.",
+    disable: Annotated[frozenset[Literal["jpeg", "png", "gif", "webp", "avif", "tiff", "heic"]], NoDecode] = (
+        Field(
+            default=frozenset(),
+            description="Formats to refuse, with commas between: `tiff,gif`. A loader is out without a release.",
+        )
     )
     workers: int | None = Field(
         default=None, ge=1, description="Decoding processes. Unset: one for each core."
@@ -300,6 +302,14 @@ class ImagingSettings(BaseModel):
         default=768 * MiB, gt=0, description="A decoder that grows larger is killed."
     )
     recycle_after: int = Field(default=500, gt=0, description="Images that one decoding process serves.")
+
+    @field_validator("disable", mode="before")
+    @classmethod
+    def _are_listed(cls, formats: object) -> object:
+        """Take what somebody in a hurry writes: `tiff`, `tiff,gif`, or a JSON list."""
+        if not isinstance(formats, str):
+            return formats
+        return frozenset(re.findall(r"\w+", formats.lower()))
 
     def disabled(self, image_format: Format) -> bool:
         """Tell whether a format is switched off."""
@@ -409,7 +419,7 @@ class IssuerSettings(BaseModel):
     )
     scopes_prefix: str = Field(
         default="",
-        description="What stands before `read`, `write` and `admin` there: `tintype/`, for example.",
+        description="What stands before `read`, `write`, `admin` and `location` there: `tintype/`, for example.",
     )
 
     @field_validator("url", "jwks_url")

@@ -30,14 +30,18 @@ def code(answer: httpx.Response) -> tuple[int, str]:
 
 def test_a_key_says_who_its_holder_is(anna: httpx.Client) -> None:
     me = anna.get("/v1/me").json()
-    assert (me["owner"], me["kind"], me["scopes"]) == ("anna", "key", ["admin", "read", "write"])
+    assert (me["owner"], me["kind"], me["scopes"]) == ("anna", "key", ["admin", "location", "read", "write"])
     assert me["key_id"] == anna.headers["authorization"].split("_")[1]
     assert me["expires_at"].endswith("Z")
 
 
 def test_without_identity_everybody_is_the_local_owner(client: httpx.Client) -> None:
     me = client.get("/v1/me", headers={"authorization": "Bearer whatever"}).json()
-    assert (me["owner"], me["kind"], me["scopes"]) == ("local", "local", ["admin", "read", "write"])
+    assert (me["owner"], me["kind"], me["scopes"]) == (
+        "local",
+        "local",
+        ["admin", "location", "read", "write"],
+    )
 
 
 def test_no_credentials_are_asked_for(stranger: httpx.Client) -> None:

@@ -1,5 +1,6 @@
 """A browser with an upload token: it uploads what it may, and does nothing else."""
 
+import re
 import threading
 from typing import Any
 from uuid import uuid4
@@ -51,7 +52,8 @@ def test_a_token_is_good_for_nothing_else(
     image = anna.post("/v1/images?on_duplicate=keep", content=picture(seed=7010)).json()
     names = {"image_id": image["id"], "filename": image["filename"], "key_id": "0" * 12}
     with identified.client(mint(anna)) as browser:
-        answer = browser.request(method, path.format(**names))
+        named = re.sub(r"\{(\w+)\}", lambda name: names.get(name[1], str(uuid4())), path)
+        answer = browser.request(method, named)
         assert answer.status_code == 403
         assert method == "HEAD" or answer.json()["code"] == "forbidden"
 
@@ -143,3 +145,23 @@ def test_a_token_never_shows_in_the_log(anna: httpx.Client, identified: Identifi
 )
 def test_a_token_that_makes_no_sense_is_not_minted(anna: httpx.Client, wanted: dict[str, Any]) -> None:
     assert code(anna.post("/v1/upload-tokens", json=wanted)) == (422, "request_invalid")
+
+
+def test_a_spent_token_is_refused_before_the_body_is_sent(anna: httpx.Client, identified: Identified) -> None:
+    token, data = mint(anna), picture(seed=7070)
+    with identified.client(token) as browser:
+        assert browser.post("/v1/images", content=data).status_code == 201
+    for length in (len(data) - 1, len(data) + 1, 1_000_000):
+        head = (
+            f"POST /v1/images HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n"
+            f"Content-Length: {length}\r\nConnection: close\r\n\r\n"
+        )
+        answer = identified.say(head)
+        assert answer.startswith(b"HTTP/1.1 403 ")
+        assert b'"upload_token_spent"' in answer
+    form = "multipart/form-data; boundary=b"
+    head = (
+        f"POST /v1/images HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n"
+        f"Content-Type: {form}\r\nContent-Length: {len(data) - 1}\r\nConnection: close\r\n\r\n"
+    )
+    assert b'"upload_token_spent"' in identified.say(head)

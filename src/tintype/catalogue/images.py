@@ -18,7 +18,7 @@ from tintype.catalogue.rows import COLUMNS, image_of_row, json_text, searchable
 from tintype.model.errors import ImageNotFound, PreconditionFailed, RequestInvalid
 from tintype.model.event import Kind
 from tintype.model.filename import extension_of
-from tintype.model.image import Image, State
+from tintype.model.image import Image, Location, State
 from tintype.model.labels import attributes_of
 from tintype.model.query import (
     Change,
@@ -113,6 +113,20 @@ async def exif(tx: Tx, owner: str, image_id: UUID) -> dict[str, Any]:
     if row is None:
         raise _not_found()
     return row[0]
+
+
+async def location(tx: Tx, owner: str, image_id: UUID) -> Location | None:
+    """Return where the picture was taken, None where it does not say. Raises `ImageNotFound`.
+
+    It is sealed: for whoever asks for it with the scope for it, and in no answer else.
+    """
+    cursor = await tx.execute(
+        "SELECT location FROM images WHERE owner = %s AND id = %s AND purged_at IS NULL", [owner, image_id]
+    )
+    row = await cursor.fetchone()
+    if row is None:
+        raise _not_found()
+    return None if row[0] is None else Location(**row[0])
 
 
 async def update(

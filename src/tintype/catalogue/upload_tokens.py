@@ -31,7 +31,30 @@ async def sweep(tx: Tx) -> None:
     )
 
 
-async def take(tx: Tx, owner: str, token_id: UUID, sha256: bytes) -> bool:
+async def may_use(tx: Tx, owner: str, token_id: UUID, *, least: int, most: int) -> bool:
+    """Tell whether the token may be used for a content of such a length, in bytes.
+
+    That is while it has not ended and has a use left, or when a content of such a length was counted
+    already: that may be sent again.
+    """
+    cursor = await tx.execute(
+        """
+        SELECT used < uses OR EXISTS (
+            SELECT FROM upload_token_uses AS use
+            WHERE use.owner = token.owner AND use.token_id = token.id
+              AND coalesce(use.bytes BETWEEN %(least)s AND %(most)s, true)
+        )
+        FROM upload_tokens AS token
+        WHERE owner = %(owner)s AND id = %(id)s AND expires_at > now() AND NOT EXISTS (
+            SELECT FROM api_keys WHERE api_keys.id = token.key_id AND revoked_at IS NOT NULL
+        )
+        """,
+        {"owner": owner, "id": token_id, "least": least, "most": most},
+    )
+    return await cursor.fetchone() == (True,)
+
+
+async def take(tx: Tx, owner: str, token_id: UUID, sha256: bytes, length: int | None = None) -> bool:
     """Count a use for this content, once; return False when the token has none left, or has ended.
 
     It ends with its time, and with the key that made it. Others who use the token wait at its row, so
@@ -45,7 +68,7 @@ async def take(tx: Tx, owner: str, token_id: UUID, sha256: bytes) -> bool:
         )
         FOR UPDATE OF token
         """,
-        wanted := {"owner": owner, "id": token_id, "sha256": sha256},
+        wanted := {"owner": owner, "id": token_id, "sha256": sha256, "bytes": length},
     )
     row = await cursor.fetchone()
     if row is None:
@@ -58,7 +81,11 @@ async def take(tx: Tx, owner: str, token_id: UUID, sha256: bytes) -> bool:
         return True
     if row == (False,):
         return False
-    await tx.execute("INSERT INTO upload_token_uses VALUES (%(owner)s, %(id)s, %(sha256)s)", wanted)
+    await tx.execute(
+        "INSERT INTO upload_token_uses (owner, token_id, sha256, bytes) "
+        "VALUES (%(owner)s, %(id)s, %(sha256)s, %(bytes)s)",
+        wanted,
+    )
     await tx.execute(
         "UPDATE upload_tokens SET used = used + 1 WHERE owner = %(owner)s AND id = %(id)s", wanted
     )

@@ -94,6 +94,15 @@ class Tokens:
             raise KeyExpired("The upload token has expired. Ask whoever gave it to you for a new one.")
         return holder
 
+    async def check(self, holder: Principal, grant: Grant, least: int, most: int) -> None:
+        """Look whether bytes of this length may be sent with the token: before they are.
+
+        Raises `TokenSpent`. That it does not is no promise: `spending` decides.
+        """
+        async with self.database.reading(holder.owner) as tx:
+            if not await upload_tokens.may_use(tx, holder.owner, grant.token_id, least=least, most=most):
+                raise _spent()
+
     @asynccontextmanager
     async def spending(self, holder: Principal, grant: Grant, body: Body) -> AsyncGenerator[None]:
         """Hold the bytes against the grant and count them, for the block that stores them.
@@ -103,11 +112,15 @@ class Tokens:
         """
         hold_against(grant, body)
         async with self.database.transaction(holder.owner) as tx:
-            if not await upload_tokens.take(tx, holder.owner, grant.token_id, body.sha256):
-                raise TokenSpent("The upload token was used as often as it may be, or it was revoked.")
+            if not await upload_tokens.take(tx, holder.owner, grant.token_id, body.sha256, body.length):
+                raise _spent()
         try:
             yield
         except REFUSED_FOR_GOOD:
             async with self.database.transaction(holder.owner) as tx:
                 await upload_tokens.give_back(tx, holder.owner, grant.token_id, body.sha256)
             raise
+
+
+def _spent() -> TokenSpent:
+    return TokenSpent("The upload token was used as often as it may be, or it was revoked.")

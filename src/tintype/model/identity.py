@@ -19,6 +19,8 @@ class Scope(StrEnum):
     READ = "read"
     WRITE = "write"
     ADMIN = "admin"
+    LOCATION = "location"
+    """Where pictures were taken. Beside `read`, which opens everything else that is known of them."""
 
 
 ALL_SCOPES = frozenset(Scope)
@@ -86,5 +88,5 @@ def scopes_of(names: list[str]) -> frozenset[Scope]:
     known = {str(scope) for scope in Scope}
     strange = [name for name in names if name not in known]
     if strange or not names:
-        raise RequestInvalid("Scopes are any of `read`, `write` and `admin`; name at least one.")
+        raise RequestInvalid("Scopes are any of `read`, `write`, `admin` and `location`; name at least one.")
     return frozenset(Scope(name) for name in names)

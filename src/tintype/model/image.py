@@ -40,7 +40,7 @@ class Format(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a camera says it stood: WGS 84 degrees, metres. Kept sealed: not in any answer."""
+    """Where a camera says it stood: WGS 84 degrees, metres. Kept sealed: only told on demand."""
 
     latitude: float
     longitude: float

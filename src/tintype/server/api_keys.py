@@ -30,7 +30,7 @@ _SHOWN: dict[str, Any] = {
     "last_used_at": "2026-05-02T08:00:00Z",
 }
 
-ScopeName = Literal["read", "write", "admin"]
+ScopeName = Literal["read", "write", "admin", "location"]
 KeyId = Annotated[str, Path(max_length=64, examples=[_ID])]
 
 
@@ -73,7 +73,7 @@ class ApiKeyRequest(BaseModel):
         extra="forbid", json_schema_extra={"example": {"name": "backup", "scopes": ["read"]}}
     )
 
-    scopes: list[ScopeName] = Field(min_length=1, max_length=3)
+    scopes: list[ScopeName] = Field(min_length=1, max_length=4)
     name: str = Field(default="", max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", description="For people.")
     expires_in: int = Field(default=365 * DAY, ge=60, le=3650 * DAY, description="Seconds from now.")
 

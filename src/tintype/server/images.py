@@ -1,6 +1,7 @@
 """Stored images: found, changed, put into the trash and brought back, delivered."""
 
 import re
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -26,9 +27,10 @@ from tintype.model.errors import (
     StorageUnavailable,
 )
 from tintype.model.filename import clean_filename
+from tintype.model.identity import Scope
 from tintype.model.image import Image
 from tintype.objects.keys import original_key
-from tintype.server.access import owner_of
+from tintype.server.access import owner_of, principal_of
 from tintype.server.announced import digest_field
 from tintype.server.context import Context, context_of
 from tintype.server.openapi import may_fail
@@ -123,10 +125,15 @@ async def image_by_name(request: Request, filename: str) -> Response:
 async def read_image(request: Request, image_id: UUID, params: Annotated[ReadParams, Query()]) -> Response:
     """Return what is known about an image. One in the trash is still found here, as `deleted`."""
     context, owner = context_of(request), owner_of(request)
+    if params.include == "location":
+        principal_of(request).require(Scope.LOCATION)
     async with context.database.reading(owner) as tx:
         resource = _resource(context, _found(await images.find(tx, owner, image_id, trashed=True)))
         if params.include == "exif":
             resource["exif"] = await images.exif(tx, owner, image_id)
+        if params.include == "location":
+            found = await images.location(tx, owner, image_id)
+            resource["location"] = None if found is None else asdict(found)
     return _conditional(request, resource)
 
 

@@ -86,6 +86,14 @@ class ImageUrls(BaseModel):
     content: str
 
 
+class LocationOut(BaseModel):
+    """Where a camera says it stood: WGS 84 degrees, metres above the sea."""
+
+    latitude: float
+    longitude: float
+    altitude: float | None
+
+
 class ImageOut(BaseModel):
     """An image. `width` and `height` are as stored; `orientation` (EXIF 1 to 8) says how to turn them."""
 
@@ -121,6 +129,7 @@ class ImageOut(BaseModel):
     urls: ImageUrls
     warnings: list[Warning_]
     exif: dict[str, Any] | None = Field(default=None, description="Only with `?include=exif`.")
+    location: LocationOut | None = Field(default=None, description="Only with `?include=location`.")
 
 
 class UploadResult(BaseModel):
@@ -259,7 +268,11 @@ class ReadParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    include: Literal["exif"] | None = Field(default=None, description="`exif`: the rest of the EXIF data.")
+    include: Literal["exif", "location"] | None = Field(
+        default=None,
+        description="`exif`: the rest of the EXIF data. `location`: where the picture was taken, null when "
+        "it does not say; this needs the scope `location` too.",
+    )
 
 
 class ContentParams(BaseModel):

@@ -54,6 +54,7 @@ from tintype.settings import LimitsSettings
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 
+MAX_LENGTH = 2**63 - 1
 PARAMETERS = frozenset({"filename", "tag", "tags", "attributes", "on_duplicate"})
 ALREADY: dict[str, Any] = {
     "model": ImageOut,
@@ -150,6 +151,7 @@ async def _upload_raw(request: Request, filename: str) -> Response:
     wishes = _wishes(request, texts={})
     receiver, length, digests = _receiver(context, request), declared_length(request), announced_by(request)
     receiver.check_length(length)
+    await _check_token(context, wishes.principal, length, wrapping=0)
     async with _room(request, length) as room:
         incoming = receiver.begin(length, digests, wishes.principal.owner)
         try:
@@ -205,6 +207,7 @@ async def received_form(
     receiver = _receiver(context, request)
     limits = receiver.limits
     _check_form_length(limits, declared_length(request))
+    await _check_token(context, principal_of(request), declared_length(request), limits.max_text_bytes)
     digests = announced_by(request)
     form = Form(owner_of(request))
     async with _room(request, _length_of_files(limits, declared_length(request))) as room:
@@ -273,6 +276,17 @@ async def _finish_granted(
 def token_key(grant: Grant, sha256: bytes) -> str:
     """Return the idempotency key of these bytes, sent with a token. No client's has a space in it."""
     return f"upload token {grant.token_id} {sha256.hex()}"
+
+
+async def _check_token(context: Context, principal: Principal, length: int | None, wrapping: int) -> None:
+    """Refuse an upload token that is spent before the body is read.
+
+    Bytes that it was used for may be sent again, and what a body of their length holds is not known yet.
+    `wrapping`: how much of the body may be no image.
+    """
+    if principal.grant is not None:
+        least, most = (0, MAX_LENGTH) if length is None else (max(0, length - wrapping), length)
+        await context.parts.tokens.check(principal, principal.grant, least, most)
 
 
 def _receiver(context: Context, request: Request) -> Receiver:
