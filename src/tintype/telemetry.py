@@ -160,6 +160,22 @@ class Metrics:
         self.events_refused = Counter(
             "tintype_events_refused", "Events that the publisher refused, each time.", registry=registry
         )
+        self.drift = Gauge(
+            "tintype_drift", "What the latest complete check found, by kind.", ("kind",), registry=registry
+        )
+        self.clean_check_age_seconds = Gauge(
+            "tintype_clean_check_age_seconds",
+            "Since a check looked at everything and found nothing; infinite before the first.",
+            registry=registry,
+        )
+        self.quarantine_bytes = Gauge(
+            "tintype_quarantine_bytes", "What repairs have put aside, and still hold.", registry=registry
+        )
+        self.oldest_unverified_seconds = Gauge(
+            "tintype_oldest_unverified_seconds",
+            "Since the image was stored or read whose bytes were not read for longest.",
+            registry=registry,
+        )
         self.outbox_oldest_seconds = Gauge(
             "tintype_outbox_oldest_seconds", "Age of the oldest event not yet published.", registry=registry
         )

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,9 +17,13 @@ from tintype.catalogue.database import EVERY_OWNER, Database
 from tintype.catalogue.embedded import EmbeddedPostgres
 from tintype.catalogue.migrations import migrate
 from tintype.consistency import pair
+from tintype.consistency.check import Checker
 from tintype.consistency.journal import Journal
 from tintype.consistency.purge import Purge
 from tintype.consistency.rebuild import Rebuild
+from tintype.consistency.repair import Repairer
+from tintype.consistency.runs import Runs
+from tintype.consistency.upkeep import Upkeep
 from tintype.identity.doorkeeper import Doorkeeper
 from tintype.identity.issuers import Issuers
 from tintype.identity.keys import Keyring
@@ -34,6 +38,7 @@ from tintype.ingest.quotas import Quotas
 from tintype.ingest.receive import Receiver
 from tintype.ingest.sessions import Sessions
 from tintype.messaging.egress import resolve_target
+from tintype.messaging.function import Function
 from tintype.messaging.local import LocalPublisher, LoggedTexts
 from tintype.messaging.mail import FolderPost, SesPost, SmtpPost
 from tintype.messaging.post import Post, Texts
@@ -86,6 +91,7 @@ class Parts:
     local_direct: LocalDirect | None
     """Where direct uploads come to ourselves; None: they go to S3."""
     quotas: Quotas
+    upkeep: Upkeep
     links: Links
     verify_link: LinkCheck
     relay: Relay
@@ -152,6 +158,8 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
         sessions.settle_direct = direct.settle
         stack.push_async_callback(sessions.aclose)
         stack.push_async_callback(_stop, asyncio.create_task(sessions.run(), name="uploads-sweep"))
+        upkeep = _upkeep(settings, database, objects, spool_dir=spool_dir, sessions=sessions, metrics=metrics)
+        stack.push_async_callback(_stop, asyncio.create_task(upkeep.run(), name="upkeep"))
         yield Parts(
             settings=settings,
             metrics=metrics,
@@ -165,6 +173,7 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
             direct=direct,
             local_direct=local_direct,
             quotas=quotas,
+            upkeep=upkeep,
             links=links,
             verify_link=verify_link,
             relay=relay,
@@ -198,6 +207,23 @@ async def open_rebuild(settings: Settings, *, quick: bool, restored: bool) -> As
 
 
 @asynccontextmanager
+async def open_checks(settings: Settings) -> AsyncGenerator[Runs]:
+    """Open what a check needs, and no more: nothing is uploaded, published or scheduled beside it.
+
+    Raises `WrongPair`, `DatabaseUnavailable` and `StorageUnavailable` with a sentence for the operator.
+    """
+    async with AsyncExitStack() as stack:
+        data_dir = settings.data_dir.resolve()
+        spool_dir = settings.spool_dir or data_dir / "spool"
+        spool_dir.mkdir(parents=True, exist_ok=True)
+        database = await stack.enter_async_context(open_database(settings))
+        objects = Objects.open(settings.objects, data_dir)
+        stack.push_async_callback(objects.aclose)
+        await pair.claim(database, objects)
+        yield _runs(settings, database, objects, spool_dir)
+
+
+@asynccontextmanager
 async def open_database(settings: Settings) -> AsyncGenerator[Database]:
     """Open the catalogue's database; the embedded one runs as long as the block.
 
@@ -220,6 +246,35 @@ async def _database_url(settings: Settings, data_dir: Path, stack: AsyncExitStac
     postgres = await stack.enter_async_context(EmbeddedPostgres.run(data_dir))
     await migrate(postgres.url)
     return postgres.url
+
+
+def _runs(
+    settings: Settings,
+    database: Database,
+    objects: Objects,
+    spool_dir: Path,
+    sweep: Callable[[], Awaitable[object]] | None = None,
+) -> Runs:
+    wanted = settings.consistency
+    checker = Checker(database, objects, wanted, objects)
+    repairer = Repairer(database, objects, wanted, spool_dir, sweep)
+    return Runs(database, objects, wanted, checker, repairer)
+
+
+def _upkeep(
+    settings: Settings,
+    database: Database,
+    objects: Objects,
+    *,
+    spool_dir: Path,
+    sessions: Sessions,
+    metrics: Metrics,
+) -> Upkeep:
+    """Return what checks and repairs: in this process, or in the function that the settings name."""
+    runs = _runs(settings, database, objects, spool_dir, sessions.sweep)
+    function = settings.consistency.function
+    invoke = None if function is None else Function(function, settings.objects.region).check
+    return Upkeep(runs, metrics, sessions.sweep, invoke)
 
 
 def _doorkeeper(settings: Settings, keyring: Keyring, tokens: Tokens) -> Doorkeeper | None:

@@ -127,6 +127,15 @@ async def latest(tx: Tx) -> list[Run]:
     return [await _with_counts(tx, row) for row in await cursor.fetchall()]
 
 
+async def latest_checked(tx: Tx) -> Run | None:
+    """Return the latest run that looked at everything."""
+    cursor = await tx.execute(
+        f"SELECT {_COLUMNS} FROM check_runs WHERE checked_at IS NOT NULL ORDER BY id DESC LIMIT 1"
+    )
+    row = await cursor.fetchone()
+    return await _with_counts(tx, row) if row else None
+
+
 async def seconds_since_start(tx: Tx) -> float | None:
     """Return how long ago the latest run began."""
     cursor = await tx.execute(

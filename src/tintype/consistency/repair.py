@@ -60,8 +60,8 @@ class Repairer:
     objects: Objects
     settings: ConsistencySettings
     spool: Path
-    sweep: Callable[[], Awaitable[object]]
-    """Ends uploads whose time is over."""
+    sweep: Callable[[], Awaitable[object]] | None
+    """Ends uploads whose time is over; None: that is left to the service."""
 
     async def settle(self, finding: Finding, order: Order) -> None:
         """Look again at an open finding, and do what it needs. Raises `StorageUnavailable`."""
@@ -87,21 +87,19 @@ class Repairer:
                     await self._annotate(finding, f"A repair would skip this. {skip}")
 
     async def _plan(self, finding: Finding, order: Order) -> Plan:
-        match finding.kind, finding.image_id:
-            case Drift.OBJECT_WITHOUT_ROW, UUID() as image_id:
-                return await self._orphan(finding, image_id, order)
-            case Drift.ROW_WITHOUT_OBJECT, UUID() as image_id:
-                return await self._missing(finding, image_id)
-            case Drift.CONTENT_DIFFERS, UUID() as image_id:
-                return await self._changed(finding, image_id)
-            case Drift.METADATA_DIFFERS, UUID() as image_id:
-                return await self._strange(finding, image_id)
-            case Drift.OBJECT_RETURNED, UUID() as image_id:
-                return await self._returned(finding, image_id)
-            case Drift.DELETED_BYTES_REMAIN, UUID() as image_id:
-                return await self._deleted(finding, image_id)
-            case _:
-                return await self._aside(finding)
+        image_id = finding.image_id
+        planners = {
+            Drift.ROW_WITHOUT_OBJECT: self._missing,
+            Drift.CONTENT_DIFFERS: self._changed,
+            Drift.METADATA_DIFFERS: self._strange,
+            Drift.OBJECT_RETURNED: self._returned,
+            Drift.DELETED_BYTES_REMAIN: self._deleted,
+        }
+        if image_id is not None and finding.kind is Drift.OBJECT_WITHOUT_ROW:
+            return await self._orphan(finding, image_id, order)
+        if image_id is not None and finding.kind in planners:
+            return await planners[finding.kind](finding, image_id)
+        return await self._aside(finding)
 
     # Objects without a row
 
@@ -494,6 +492,8 @@ class Repairer:
         await self._record(finding, Settlement.DELETED, "It is gone.")
 
     async def _end_uploads(self, finding: Finding) -> None:
+        if self.sweep is None:
+            raise Skip("The service ends it when it runs.")
         await self.sweep()
         await self._record(finding, Settlement.SWEPT, "Uploads whose time is over were ended.")
 

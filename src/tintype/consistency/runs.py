@@ -24,7 +24,7 @@ from tintype.model.errors import (
     WrongPair,
 )
 from tintype.model.event import Kind
-from tintype.model.finding import FindingState
+from tintype.model.finding import Finding, FindingState
 from tintype.model.ids import began_at
 from tintype.objects.store import Objects
 from tintype.settings import ConsistencySettings
@@ -80,6 +80,17 @@ class Runs:
         """Return a run as it stands. Raises `RunNotFound`."""
         async with self.database.reading(EVERY_OWNER) as tx:
             return await checks.find(tx, run_id)
+
+    async def findings(self, run_id: UUID) -> list[Finding]:
+        """Return everything that a run has found."""
+        found: list[Finding] = []
+        while True:
+            after = found[-1].id if found else None
+            async with self.database.reading(EVERY_OWNER) as tx:
+                page = await findings.page(tx, run_id, after, 10 * PAGE)
+            if not page:
+                return found
+            found += page
 
     async def work(self, run_id: UUID, deadline: float | None = None) -> bool:
         """Work on a run until it is over, with whoever else does; True when it is.
@@ -210,8 +221,8 @@ class Runs:
             if behind > RESTORED_AFTER:
                 return (
                     "The newest row is older than the newest object by more than an hour, as after a "
-                    "restored database. Repair again with `adopt` to make rows of the objects, or with `confirm` "
-                    "if the database is right."
+                    "restored database. Repair again with `adopt` to make rows of the objects, or with "
+                    "`confirm` if the database is right."
                 )
         allowed = max(FEW, self.settings.max_removal_share * run.counts.objects)
         if removals > min(allowed, self.settings.max_removals):
@@ -239,7 +250,7 @@ class Runs:
     async def _announce(self, tx: Tx, run_id: UUID) -> None:
         """Tell the operators, and the log, how a run ended."""
         run = await checks.find(tx, run_id)
-        payload = {**run_payload(run), "summary": _summary(run)}
+        payload = {**run_payload(run), "summary": summary_of(run)}
         # A run that is repaired later ends a second time: each end is an event of its own.
         version = round((run.finished_at or run.started_at).timestamp()) % 2**31
         for number, owner in enumerate(sorted(self.settings.operators or {"local"})):
@@ -292,7 +303,7 @@ def _id(cursor: str) -> UUID | None:
     return UUID(cursor) if cursor else None
 
 
-def _summary(run: Run) -> str:
+def summary_of(run: Run) -> str:
     """Return how a run ended, in a sentence."""
     looked = f"{run.counts.objects:,} objects and {run.counts.rows:,} rows"
     match run.state:

@@ -6,6 +6,7 @@ from tintype.server import (
     api_keys,
     capabilities,
     companion,
+    consistency,
     deliveries,
     direct,
     dropzone,
@@ -51,6 +52,7 @@ _ROUTERS = (
     mailbox.router,
     subscription_pages.router,  # before the others: its paths are names, where those have ids
     subscriptions.router,
+    consistency.router,
     capabilities.router,
     health.router,
     explanations.router,

@@ -25,6 +25,7 @@ _PATH_EXAMPLES = {
     "image_id": "01932c07-209c-7f3a-8f51-6b1d0a4be3c2",
     "filename": "rome.jpg",
     "code": "image_not_found",
+    "run_id": "01932c07-209c-7f3a-8f51-6b1d0a4be3c2",
     "subscription_id": "01932c07-209c-7f3a-8f51-6b1d0a4be3c2",
 }
 _SENTENCE = re.compile(r"(.+?)\.(?=\s|$)", re.DOTALL)
@@ -112,6 +113,7 @@ TAGS = [
     {"name": "images", "description": "Upload, find, change, deliver and delete images."},
     {"name": "identity", "description": "Who you are, API keys, and upload tokens."},
     {"name": "notifications", "description": "Who is told of what: subscriptions, and the log of events."},
+    {"name": "consistency", "description": "Whether objects and rows agree, and what is done about it."},
     {"name": "service", "description": "What this service is, what it takes, and how it is."},
 ]
 

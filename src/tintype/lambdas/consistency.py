@@ -1,0 +1,70 @@
+"""`consistency`: a check, in as many invocations as it takes, each of which ends before its time."""
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import boto3
+
+from tintype.catalogue import checks
+from tintype.catalogue.database import EVERY_OWNER
+from tintype.lambdas.process import Invocation, process
+from tintype.model.check import Mode, Order, Run, run_payload
+from tintype.wiring import Parts
+
+STOP_SECONDS = 60
+"""Before the deadline no new step is begun: the longest one, an S3 that does not answer, ends by then."""
+
+
+class NamedInvocation(Invocation):
+    """What Lambda says of an invocation, and of the function."""
+
+    invoked_function_arn: str
+
+
+def handler(event: Mapping[str, Any], invocation: NamedInvocation) -> dict[str, Any]:
+    """Work on a run: the one named, the one that is under way, or a new one as the event orders it.
+
+    `{"run": id}` goes on with a run; `{"mode", "repair", "dry_run", "adopting", "confirmed"}`, all optional,
+    order one, as the schedule does. What is not done in time is left to another invocation, which this one
+    asks for.
+    """
+    seconds = max(invocation.get_remaining_time_in_millis() / 1000 - STOP_SECONDS, 1.0)
+    answer = process.run(lambda parts: check(parts, event, seconds))
+    if not answer["done"] and event.get("continue", True):
+        again = json.dumps({"run": answer["run"]["id"]}).encode()
+        client = boto3.client("lambda")
+        client.invoke(FunctionName=invocation.invoked_function_arn, InvocationType="Event", Payload=again)
+    return answer
+
+
+async def check(parts: Parts, event: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """Work for so long; return the run, and whether it is over."""
+    deadline = time.monotonic() + seconds
+    runs = parts.upkeep.runs
+    await parts.upkeep.sweep()
+    run = await _run_of(parts, event)
+    done = await runs.work(run.id, deadline)
+    await parts.upkeep.measure()
+    return {"done": done, "run": run_payload(await runs.find(run.id))}
+
+
+async def _run_of(parts: Parts, event: Mapping[str, Any]) -> Run:
+    runs = parts.upkeep.runs
+    if named := event.get("run"):
+        return await runs.find(UUID(named))
+    async with parts.database.reading(EVERY_OWNER) as tx:
+        under_way = await checks.running(tx)
+    if under_way is not None:
+        return await runs.find(under_way)
+    order = Order(
+        mode=Mode(event.get("mode", Mode.QUICK.value)),
+        repair=bool(event.get("repair", False)),
+        dry_run=bool(event.get("dry_run", False)),
+        adopting=bool(event.get("adopting", False)),
+        confirmed=bool(event.get("confirmed", False)),
+        asked_by="schedule",
+    )
+    return await runs.begin(order)

@@ -1,0 +1,34 @@
+"""A function of AWS Lambda that this process asks to do something, and does not wait for."""
+
+import asyncio
+import json
+from uuid import UUID
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from tintype.model.errors import StorageUnavailable
+from tintype.telemetry import get_logger
+
+_LOG = get_logger()
+
+
+class Function:
+    """Invokes by boto3, which blocks: hence the thread."""
+
+    def __init__(self, name: str, region: str) -> None:
+        self._name = name
+        self._client = boto3.Session().client("lambda", region_name=region)
+
+    async def check(self, run_id: UUID) -> None:
+        """Have the function work on a run. Raises `StorageUnavailable` when it cannot be asked."""
+        payload = json.dumps({"run": str(run_id)}).encode()
+        try:
+            await asyncio.to_thread(
+                lambda: self._client.invoke(FunctionName=self._name, InvocationType="Event", Payload=payload)
+            )
+        except (BotoCoreError, ClientError) as error:
+            _LOG.exception("function.refused", function=self._name)
+            raise StorageUnavailable(
+                f"The function {self._name} cannot be asked to check: {error}", retry_after=30
+            ) from error
