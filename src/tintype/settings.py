@@ -279,7 +279,7 @@ class ImagingSettings(BaseModel):
     disable: Annotated[frozenset[Literal["jpeg", "png", "gif", "webp", "avif", "tiff", "heic"]], NoDecode] = (
         Field(
             default=frozenset(),
-            description="Formats to refuse, with commas between: `tiff,gif`. A loader is out without a release.",
+            description="Formats to refuse, with commas between: a loader is out without a release.",
         )
     )
     workers: int | None = Field(

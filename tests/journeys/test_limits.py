@@ -249,3 +249,15 @@ async def test_counters_live_where_no_owner_can_change_them(database_url: str) -
             "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'images'::regclass AND NOT tgisinternal"
         )
         assert await cursor.fetchone() == (3,)
+
+
+def test_a_loader_is_taken_out_by_one_word_in_the_environment(serve: Serve) -> None:
+    service = serve(TINTYPE_IMAGING__DISABLE="tiff")
+
+    refused, stored = send(service, picture("TIFF", seed=180)), send(service, picture("PNG", seed=181))
+    with service.client() as client:
+        accepted = [each["extension"] for each in client.get("/v1/capabilities").json()["types"]]
+
+    assert (refused.status_code, refused.json()["code"]) == (415, "unsupported_type")
+    assert stored.status_code == 201
+    assert "tif" not in accepted
