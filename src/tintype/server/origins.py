@@ -43,6 +43,7 @@ ACCEPTED = (
     "Upload-Draft-Interop-Version",
     "Upload-Length",
     "Upload-Metadata",
+    "Upload-Name",  # FilePond
     "Upload-Offset",
     "Uppy-Versions",  # Uppy's Companion client
     "X-HTTP-Method-Override",
