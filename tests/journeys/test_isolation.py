@@ -30,6 +30,18 @@ BODIES: dict[str, dict[str, Any]] = {
     "image_content": {},
     "make_link": {"json": {}},
     "revoke_api_key": {},
+    "complete_direct_upload": {"json": {}},
+    "abort_upload": {},
+    "sign_upload_parts": {"json": {"numbers": [1]}},
+    "list_upload_parts": {},
+    "read_subscription": {},
+    "change_subscription": {"json": {"status": "paused"}},
+    "delete_subscription": {},
+    "resend_confirmation": {},
+    "confirm_subscription": {"json": {"code": "123456"}},
+    "rotate_secret": {},
+    "test_subscription": {},
+    "replay_events": {"json": {"after": 0}},
 }
 
 # Routes that name no object of anybody's; what they could show or touch is asked below.
@@ -40,7 +52,26 @@ NAMELESS = {
     "random_image",
     "make_api_key",
     "make_upload_token",
+    "begin_direct_upload",
+    # Their address has an upload token in it, which is all that counts: see journeys/test_browser_doors.py.
+    "companion_parameters",
+    "companion_begin",
+    "companion_list",
+    "companion_sign",
+    "companion_complete",
+    "companion_abort",
+    "filepond_process",
+    "filepond_append",
+    "filepond_offset",
+    "filepond_revert",
+    "filepond_read",
+    "dropzone_upload",
+    "upload_form",
+    "upload_by_form",
     "list_api_keys",
+    "make_subscription",
+    "list_subscriptions",
+    "preview_filter",
     "read_me",
     "read_instance",
     "read_capabilities",
@@ -59,7 +90,12 @@ class Belongings:
 
 
 def missing() -> dict[str, str]:
-    return {"image_id": str(uuid4()), "filename": f"{uuid4()}.png", "key_id": uuid4().hex[:12]}
+    return {
+        "upload_id": str(uuid4()),
+        "image_id": str(uuid4()),
+        "filename": f"{uuid4()}.png",
+        "key_id": uuid4().hex[:12],
+    } | {"subscription_id": str(uuid4())}
 
 
 @pytest.fixture
@@ -71,7 +107,15 @@ def belongings(bert: httpx.Client) -> Belongings:
         params = {"filename": f"{uuid4()}.png", "tag": tag, "on_duplicate": "keep"}
         image = bert.post("/v1/images", params=params, content=data).json()
         key = bert.post("/v1/api-keys", json={"scopes": ["read"]}).json()
-        return {"image_id": image["id"], "filename": image["filename"], "key_id": key["id"]}, data
+        wanted = {"channel": "email", "address": f"{uuid4().hex}@example.org"}
+        subscription = bert.post("/v1/subscriptions", json=wanted).json()
+        upload = bert.post("/v1/uploads", json={"method": "multipart"}).json()
+        return {
+            "upload_id": upload["id"],
+            "image_id": image["id"],
+            "filename": image["filename"],
+            "key_id": key["id"],
+        } | {"subscription_id": subscription["id"]}, data
 
     ready, data = have(8001)
     trashed, _ = have(8002)
@@ -113,6 +157,8 @@ def test_a_foreign_object_is_answered_as_a_missing_one(
     assert bert.get(f"/v1/images/{belongings.trashed['image_id']}").json()["state"] == "deleted"
     keys = {key["id"]: key["revoked_at"] for key in bert.get("/v1/api-keys").json()["data"]}
     assert keys[belongings.ready["key_id"]] is None
+    subscription = bert.get(f"/v1/subscriptions/{belongings.ready['subscription_id']}").json()
+    assert (subscription["status"], subscription["version"]) == ("pending", 1)
 
 
 @pytest.mark.parametrize("query", ["", "?owner=bert", "?tenant=bert", "?owner=*", "?state=deleted"])
@@ -173,6 +219,25 @@ def test_keys_are_listed_to_their_owner(
         return {each["id"] for each in client.get("/v1/api-keys").json()["data"]}
 
     assert belongings.ready["key_id"] in listed(bert) - listed(anna)
+
+
+def test_subscriptions_are_listed_to_their_owner(
+    anna: httpx.Client, bert: httpx.Client, belongings: Belongings
+) -> None:
+    def listed(client: httpx.Client) -> set[str]:
+        return {each["id"] for each in client.get("/v1/subscriptions?limit=200").json()["data"]}
+
+    assert belongings.ready["subscription_id"] in listed(bert) - listed(anna)
+    cursor = {"cursor": belongings.ready["subscription_id"]}
+    assert not {each["id"] for each in anna.get("/v1/subscriptions", params=cursor).json()["data"]} & listed(
+        bert
+    )
+
+
+def test_a_filter_is_tried_on_one_s_own_images(anna: httpx.Client, belongings: Belongings) -> None:
+    tried = anna.post("/v1/subscriptions/preview", json={"last": 200}).json()
+    seen = {each["image_id"] for each in tried["data"]}
+    assert not seen & {belongings.ready["image_id"], belongings.trashed["image_id"]}
 
 
 def test_a_link_is_good_for_one_image(
