@@ -3,12 +3,14 @@
 pytest_plugins = [
     "aws",
     "issuer",
+    "mail_server",
     "postgres",
     "receiver",
     "s3_servers",
     "scripted_s3",
     "scripted_sns",
     "service",
+    "town",
     "strict_sns",
     "identified",
 ]

@@ -19,6 +19,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tintype.messaging.post import Letter, NotTaken
+from tintype.messaging.publisher import visible
 from tintype.settings import MailSettings
 
 # RFC 5321, section 4.2.3, and RFC 3463: no such mailbox, it moved, its name is none.
@@ -34,13 +35,13 @@ MAX_KEPT = 1000
 def mime_of(letter: Letter, from_address: str, moment: datetime | None = None) -> EmailMessage:
     """Return a letter as a message: text and HTML to choose from, the pictures beside the HTML.
 
-    Python's own mail package refuses line breaks in headers, and quotes the rest.
+    A subject is one line, whatever is in it; Python's mail package refuses line breaks in other headers.
     """
     message = EmailMessage(policy=_POLICY)
     sender = Address("Tintype", addr_spec=from_address)
     message["From"] = sender
     message["To"] = Address(addr_spec=letter.to)
-    message["Subject"] = letter.subject
+    message["Subject"] = visible(letter.subject)
     message["Date"] = format_datetime(moment or datetime.now(UTC))
     message["Message-ID"] = f"<{letter.message_id}@{sender.domain}>"
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no automatic answer comes back
