@@ -76,6 +76,15 @@ NAMELESS = {
     "read_instance",
     "read_capabilities",
     "metrics",
+    # Runs are nobody's: they are for operators, as is shown below.
+    "begin_check",
+    "list_checks",
+    "read_check",
+    "follow_check",
+    "list_findings",
+    "repair_findings",
+    "undo_repairs",
+    "cancel_check",
 }
 
 
@@ -219,6 +228,15 @@ def test_keys_are_listed_to_their_owner(
         return {each["id"] for each in client.get("/v1/api-keys").json()["data"]}
 
     assert belongings.ready["key_id"] in listed(bert) - listed(anna)
+
+
+def test_checks_see_every_owner_s_images_and_are_for_operators(anna: httpx.Client) -> None:
+    run = f"/v1/consistency/runs/{uuid4()}"
+    answers = [anna.get("/v1/consistency/runs"), anna.post("/v1/consistency/runs", json={})]
+    answers += [anna.get(f"{run}{path}") for path in ("", "/stream", "/findings")]
+    answers += [anna.post(f"{run}/{verb}", json={}) for verb in ("repair", "undo", "cancel")]
+
+    assert {answer.status_code for answer in answers} == {403}
 
 
 def test_subscriptions_are_listed_to_their_owner(

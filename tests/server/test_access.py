@@ -10,8 +10,11 @@ from tintype.server.access import ACCESS, access_of, guarded
 from tintype.server.app import describe
 
 ROUTES = [route for route in describe().routes if isinstance(route, APIRoute)]
-SIGNED = {"confirm_page", "confirm_by_link", "unsubscribe_page", "unsubscribe_by_link"}
-"""For whoever has the link of a message; what it says is signed by us."""
+SIGNED = {
+    *("confirm_page", "confirm_by_link", "unsubscribe_page", "unsubscribe_by_link"),
+    *("store_directly", "store_form_directly"),
+}
+"""For whoever has the link of a message, or the address that an upload goes to; what it says is signed."""
 MANUAL = {"docs", "docs_asset", "openapi_document", "explain_problem"}
 
 
