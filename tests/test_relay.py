@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from aws import Topic
 from happenings import image
 from tintype.catalogue import events
-from tintype.catalogue.database import Database
+from tintype.catalogue.database import EVERY_OWNER, Database
 from tintype.catalogue.embedded import EmbeddedPostgres
 from tintype.catalogue.migrations import migrate
 from tintype.messaging.local import LocalPublisher
@@ -75,7 +75,7 @@ class Refusal:
 async def store(database: Database, count: int = 1) -> None:
     """Commit events of new images."""
     for _ in range(count):
-        async with database.transaction() as tx:
+        async with database.transaction(EVERY_OWNER) as tx:
             await events.add(tx, Kind.UPLOADED, image())
 
 
@@ -97,20 +97,20 @@ def block(outbox: Path) -> Callable[[], None]:
 
 
 async def committed(database: Database) -> dict[int, UUID]:
-    async with database.reading() as tx:
+    async with database.reading(EVERY_OWNER) as tx:
         cursor = await tx.execute("SELECT position, id FROM events")
         return dict(await cursor.fetchall())
 
 
 async def column(database: Database, name: str) -> list[object]:
-    async with database.reading() as tx:
+    async with database.reading(EVERY_OWNER) as tx:
         cursor = await tx.execute("SELECT to_jsonb(events) -> %s FROM events ORDER BY position", [name])
         return [value for (value,) in await cursor.fetchall()]
 
 
 async def alter(database: Database, change: LiteralString) -> None:
     """Age the log, or spoil it, as time or a defect would."""
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         await tx.execute("UPDATE events SET " + change)  # noqa: S608 # a literal
 
 
@@ -182,7 +182,7 @@ async def test_the_oldest_is_published_first(database: Database, relay: Relay) -
 
 
 async def test_a_long_log_is_published_in_one_go(database: Database, relay: Relay, outbox: Path) -> None:
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         for _ in range(2 * BATCH + 1):
             await events.add(tx, Kind.UPLOADED, image())
 
@@ -192,7 +192,7 @@ async def test_a_long_log_is_published_in_one_go(database: Database, relay: Rela
 
 async def test_what_is_not_committed_is_not_published(database: Database, relay: Relay) -> None:
     with suppress(RuntimeError):
-        async with database.transaction() as tx:
+        async with database.transaction(EVERY_OWNER) as tx:
             await events.add(tx, Kind.UPLOADED, image())
             raise RuntimeError
 
@@ -308,7 +308,7 @@ async def test_a_refused_event_is_offered_again_after_a_pause(database: Database
 
     assert await relay.drain() == 0
     assert await column(database, "last_error") == ["Throttled: too   fast"]
-    async with database.reading() as tx:
+    async with database.reading(EVERY_OWNER) as tx:
         cursor = await tx.execute("SELECT next_attempt_at > now() - interval '1 s' FROM events")
         assert await cursor.fetchone() == (True,)
 

@@ -19,7 +19,7 @@ from catalogue.arrivals import FACTS, ago, arrival, as_found, id_of, key, stored
 from catalogue.proxy import Proxy
 from tintype.catalogue import events, images
 from tintype.catalogue.commits import Commits
-from tintype.catalogue.database import Database
+from tintype.catalogue.database import EVERY_OWNER, Database
 from tintype.catalogue.embedded import EmbeddedPostgres
 from tintype.catalogue.migrations import migrate
 from tintype.model import checkpoint
@@ -41,13 +41,13 @@ from tintype.settings import DatabaseSettings
 
 async def everything(database: Database, owner: str = "local") -> tuple[set[UUID], list[Event]]:
     """The ids of all images, and the log."""
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         cursor = await tx.execute("SELECT id FROM images WHERE owner = %s", [owner])
         return {row[0] for row in await cursor.fetchall()}, await events.page(tx, owner, 0, 10_000)
 
 
 async def found(database: Database, image_id: UUID) -> Image | None:
-    async with database.reading() as tx:
+    async with database.reading(EVERY_OWNER) as tx:
         return await images.find(tx, "local", image_id)
 
 
@@ -118,7 +118,7 @@ async def test_a_commit_wakes_whoever_listens(commits: Commits, database: Databa
 async def test_the_location_is_kept_and_neither_found_nor_told(commits: Commits, database: Database) -> None:
     image = stored(await commits.commit(arrival()))
 
-    async with database.reading() as tx:
+    async with database.reading(EVERY_OWNER) as tx:
         cursor = await tx.execute("SELECT location FROM images WHERE id = %s", [image.id])
         assert await cursor.fetchone() == ({"latitude": 41.9, "longitude": 12.5, "altitude": 21},)
         read = await images.find(tx, "local", image.id)
@@ -192,7 +192,7 @@ async def test_an_image_that_was_first_of_its_bytes_answers_for_them_even_if_cop
 
 async def test_bytes_in_the_trash_can_be_uploaded_again(commits: Commits, database: Database) -> None:
     image = stored(await commits.commit(arrival("a")))
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         await images.trash(tx, "local", image.id)
 
     stored(await commits.commit(arrival("a")))
@@ -222,7 +222,7 @@ async def test_a_key_is_answered_with_what_it_was_answered_before(
     commits: Commits, database: Database
 ) -> None:
     image = stored(await commits.commit(arrival("a", idempotency=key("k"))))
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         await images.trash(tx, "local", image.id)
 
     again = arrival("a", idempotency=key("k"))
@@ -258,7 +258,7 @@ async def test_a_key_that_came_with_a_duplicate_is_answered_the_same_again(
     image = stored(await commits.commit(arrival("a")))
     one = arrival("a", idempotency=key("k"))
     assert await commits.find_earlier(one.upload, one.sha256) == Duplicate(as_found(image))
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         await images.trash(tx, "local", image.id)
 
     again = arrival("a", idempotency=key("k"))
@@ -573,7 +573,7 @@ async def test_while_another_process_commits_the_same_bytes_the_writer_waits_and
 ) -> None:
     first, second = arrival("a"), arrival("a")
     async with Commits.open(database) as other:
-        async with database.transaction() as tx:
+        async with database.transaction(EVERY_OWNER) as tx:
             await tx.execute("LOCK TABLE events IN SHARE MODE")  # holds both commits at their events
             tasks = [asyncio.create_task(each) for each in (commits.commit(first), other.commit(second))]
             await waiting(database, 2)
@@ -586,7 +586,7 @@ async def test_bytes_that_another_transaction_does_not_let_go_hold_up_no_other_i
     commits: Commits, database: Database
 ) -> None:
     held = stored(await commits.commit(arrival("held")))
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         await images.trash(tx, "local", held.id)  # and then nothing for a long time
         again, *others = await asyncio.gather(
             *(attempt_without_looking(commits, each) for each in (arrival("held"), arrival(), arrival()))
@@ -599,7 +599,7 @@ async def test_bytes_that_another_transaction_does_not_let_go_hold_up_no_other_i
 async def waiting(database: Database, count: int) -> None:
     """Return when that many of the database's connections wait."""
     while True:
-        async with database.reading() as tx:
+        async with database.reading(EVERY_OWNER) as tx:
             cursor = await tx.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
                 "AND pid IN (SELECT pid FROM pg_locks WHERE NOT granted)"

@@ -25,7 +25,7 @@ async def noted(database: Database) -> Database:
 
 
 async def notes(database: Database) -> list[str]:
-    async with database.reading() as tx:
+    async with database.reading(EVERY_OWNER) as tx:
         return [note for (note,) in await (await tx.execute("SELECT note FROM notes ORDER BY id")).fetchall()]
 
 
@@ -33,13 +33,13 @@ async def spoil(
     database: Database, *statements: LiteralString, values: Sequence[object] | None = None
 ) -> None:
     """Run statements, of which the last one fails, in one transaction."""
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         for statement in statements:
             await tx.execute(statement, values)
 
 
 async def test_a_transaction_is_committed_at_its_end(noted: Database) -> None:
-    async with noted.transaction() as tx:
+    async with noted.transaction(EVERY_OWNER) as tx:
         await tx.execute("UPDATE notes SET note = 'kept' WHERE id = 1")
 
     assert await notes(noted) == ["kept", ""]
@@ -47,7 +47,7 @@ async def test_a_transaction_is_committed_at_its_end(noted: Database) -> None:
 
 async def test_an_exception_rolls_back_and_passes_on_as_it_is(noted: Database) -> None:
     async def change_and_fail() -> None:
-        async with noted.transaction() as tx:
+        async with noted.transaction(EVERY_OWNER) as tx:
             await tx.execute("UPDATE notes SET note = 'lost'")
             raise ImageNotFound("of the caller's own")
 
@@ -67,7 +67,7 @@ async def test_an_exception_rolls_back_and_passes_on_as_it_is(noted: Database) -
     ],
 )
 async def test_every_connection_has_its_limits(database: Database, name: str, value: str) -> None:
-    async with database.reading() as pooled:
+    async with database.reading(EVERY_OWNER) as pooled:
         assert await (await pooled.execute("SELECT current_setting(%s)", [name])).fetchone() == (value,)
     async with await database.connect(EVERY_OWNER) as single:
         assert await (await single.execute("SELECT current_setting(%s)", [name])).fetchone() == (value,)
@@ -75,7 +75,7 @@ async def test_every_connection_has_its_limits(database: Database, name: str, va
 
 async def test_what_the_url_says_comes_before_our_own_settings(database_url: str) -> None:
     url = f"{database_url}&application_name=mine"
-    async with Database.open(url, DatabaseSettings()) as database, database.reading() as tx:
+    async with Database.open(url, DatabaseSettings()) as database, database.reading(EVERY_OWNER) as tx:
         cursor = await tx.execute("SELECT current_setting('application_name')")
         assert await cursor.fetchone() == ("mine",)
 
@@ -94,7 +94,7 @@ async def test_when_all_connections_are_taken_the_next_request_is_refused_with_a
 ) -> None:
     settings = DatabaseSettings(pool_size=2, acquire_timeout_seconds=0.1)
     async with Database.open(database_url, settings) as database:
-        async with database.reading(), database.reading():
+        async with database.reading(EVERY_OWNER), database.reading(EVERY_OWNER):
             with pytest.raises(DatabaseUnavailable) as refused:
                 await database.probe()
         await database.probe()
@@ -138,7 +138,7 @@ async def test_a_broken_connection_is_unavailable_and_keeps_its_cause(proxy: Pro
 
 
 async def test_a_server_that_became_read_only_is_left_for_new_connections(noted: Database) -> None:
-    async with noted.reading() as tx:
+    async with noted.reading(EVERY_OWNER) as tx:
         demoted = tx.info.backend_pid
 
     with pytest.raises(DatabaseUnavailable) as refused:
@@ -146,7 +146,7 @@ async def test_a_server_that_became_read_only_is_left_for_new_connections(noted:
 
     assert isinstance(refused.value.__cause__, errors.ReadOnlySqlTransaction)
     for _ in range(20):
-        async with noted.reading() as tx:
+        async with noted.reading(EVERY_OWNER) as tx:
             assert tx.info.backend_pid != demoted
 
 
@@ -183,7 +183,7 @@ class Contended:
         await tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         await tx.execute("SELECT note FROM notes")
         if self.runs <= self.losses:
-            async with self.database.transaction() as other:
+            async with self.database.transaction(EVERY_OWNER) as other:
                 await other.execute("UPDATE notes SET note = note || 'o'")
         await tx.execute("UPDATE notes SET note = note || 'w'")
         return "done"
@@ -192,14 +192,14 @@ class Contended:
 async def test_work_that_lost_against_another_is_done_again_in_silence(noted: Database) -> None:
     work = Contended(noted, losses=RETRIES)
 
-    assert await noted.run(work) == "done"
+    assert await noted.run(work, EVERY_OWNER) == "done"
     assert work.runs == RETRIES + 1
     assert await notes(noted) == ["ooow", "ooow"]
 
 
 async def test_work_that_always_loses_is_given_up(noted: Database) -> None:
     with pytest.raises(DatabaseUnavailable) as lost:
-        await noted.run(Contended(noted, losses=100))
+        await noted.run(Contended(noted, losses=100), EVERY_OWNER)
 
     assert isinstance(lost.value.__cause__, errors.SerializationFailure)
 
@@ -216,7 +216,7 @@ async def test_two_that_wait_for_each_other_both_get_their_work_done(noted: Data
                 await meeting.wait()
             await tx.execute("UPDATE notes SET note = note || 'x' WHERE id = %s", [second])
 
-        return asyncio.ensure_future(noted.run(crosswise))
+        return asyncio.ensure_future(noted.run(crosswise, EVERY_OWNER))
 
     await asyncio.gather(work(1, 2), work(2, 1))
 
@@ -224,7 +224,7 @@ async def test_two_that_wait_for_each_other_both_get_their_work_done(noted: Data
 
 
 async def test_the_clock_is_the_databases(database: Database) -> None:
-    async with database.reading() as tx:
+    async with database.reading(EVERY_OWNER) as tx:
         before = await database.now()
         cursor = await tx.execute("SELECT %s <= clock_timestamp()", [before])
         assert await cursor.fetchone() == (True,)
@@ -234,7 +234,7 @@ async def test_the_clock_is_the_databases(database: Database) -> None:
 async def test_a_listener_wakes_at_a_notification_and_only_then(database: Database) -> None:
     async with database.listening("test_channel") as listener:
         assert not await listener.wait(0.01)
-        async with database.transaction() as tx:
+        async with database.transaction(EVERY_OWNER) as tx:
             await tx.execute("NOTIFY test_channel")
             await tx.execute("NOTIFY another_channel")
         assert await listener.wait(10)

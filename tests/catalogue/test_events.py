@@ -2,20 +2,20 @@
 
 from happenings import image
 from tintype.catalogue import events, identity
-from tintype.catalogue.database import Database, Tx
+from tintype.catalogue.database import EVERY_OWNER, Database, Tx
 from tintype.model.event import Event, Kind, event_id
 from tintype.model.ids import new_id
 from tintype.model.payload import image_payload
 
 
 async def add(database: Database, count: int = 1) -> None:
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         for _ in range(count):
             await events.add(tx, Kind.UPLOADED, image())
 
 
 async def log(database: Database, after: int = 0, limit: int = 100) -> list[int]:
-    async with database.reading() as tx:
+    async with database.reading(EVERY_OWNER) as tx:
         return positions(await events.page(tx, "local", after, limit))
 
 
@@ -32,10 +32,10 @@ async def due(tx: Tx) -> list[int]:
 
 async def test_an_event_is_read_as_it_was_added(database: Database) -> None:
     rome = image()
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         await events.add(tx, Kind.UPDATED, rome)
 
-    async with database.reading() as tx:
+    async with database.reading(EVERY_OWNER) as tx:
         (event,) = await events.page(tx, "local", 0, 10)
     assert event == Event(
         position=event.position,
@@ -60,7 +60,7 @@ async def test_a_reader_goes_on_from_the_last_position_it_has_seen(database: Dat
 
 
 async def test_a_reader_never_passes_a_place_that_a_late_commit_will_fill(database: Database) -> None:
-    async with database.transaction() as late:
+    async with database.transaction(EVERY_OWNER) as late:
         await events.add(late, Kind.UPLOADED, image())
         await add(database)
         seen = await log(database)
@@ -73,7 +73,7 @@ async def test_a_reader_never_passes_a_place_that_a_late_commit_will_fill(databa
 async def test_a_transaction_that_took_its_place_before_it_wrote_anything_hides_nothing(
     database: Database,
 ) -> None:
-    async with database.transaction() as early:
+    async with database.transaction(EVERY_OWNER) as early:
         await early.execute("SELECT pg_current_xact_id()")
         await add(database)
         seen = await log(database)
@@ -83,7 +83,7 @@ async def test_a_transaction_that_took_its_place_before_it_wrote_anything_hides_
 
 
 async def test_a_transaction_that_reads_for_long_holds_nobody_up(database: Database) -> None:
-    async with database.transaction() as reader:
+    async with database.transaction(EVERY_OWNER) as reader:
         await reader.execute("SELECT count(*) FROM images")
         await add(database)
         assert len(await log(database)) == 1
@@ -95,7 +95,7 @@ async def test_a_transaction_that_reads_for_long_holds_nobody_up(database: Datab
 async def test_two_relays_claim_different_events(database: Database) -> None:
     await add(database, 4)
 
-    async with database.transaction() as one, database.transaction() as other:
+    async with database.transaction(EVERY_OWNER) as one, database.transaction(EVERY_OWNER) as other:
         mine = positions(await events.claim(one, 2))
         theirs = positions(await events.claim(other, 10))
 
@@ -106,26 +106,26 @@ async def test_two_relays_claim_different_events(database: Database) -> None:
 async def test_the_longest_due_are_claimed_first(database: Database) -> None:
     await add(database, 5)
 
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         assert positions(await events.claim(tx, 3)) == (await log(database))[:3]
 
 
 async def test_a_claim_that_ends_without_a_word_is_due_again_at_once(database: Database) -> None:
     await add(database, 2)
 
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         claimed = await due(tx)
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         assert await due(tx) == claimed
 
 
 async def test_what_is_published_is_not_due_and_stays_in_the_log(database: Database) -> None:
     await add(database, 3)
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         claimed = await due(tx)
         await events.mark_published(tx, claimed[:2])
 
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         assert await due(tx) == claimed[2:]
     assert await log(database) == claimed
 
@@ -136,7 +136,7 @@ async def test_a_refused_event_comes_again_after_a_pause_that_grows_to_five_minu
     await add(database)
     pauses: list[float] = []
     for tried in range(1, 31):
-        async with database.transaction() as tx:
+        async with database.transaction(EVERY_OWNER) as tx:
             (position,) = await due(tx)
             assert await events.postpone(tx, position, "down") == tried
             cursor = await tx.execute(
@@ -154,20 +154,20 @@ async def test_a_refused_event_comes_again_after_a_pause_that_grows_to_five_minu
 
 async def test_an_event_in_its_pause_holds_back_no_other(database: Database) -> None:
     await add(database, 2)
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         postponed, other = await due(tx)
         await events.postpone(tx, postponed, "down")
         await tx.execute("UPDATE events SET next_attempt_at = now() + interval '1 h' WHERE attempts > 0")
 
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         assert await due(tx) == [other]
 
 
 async def test_the_age_of_the_oldest_unpublished_is_known(database: Database) -> None:
-    async with database.reading() as tx:
+    async with database.reading(EVERY_OWNER) as tx:
         assert await events.oldest_unpublished_age(tx) is None
     await add(database, 2)
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         await tx.execute("UPDATE events SET created_at = now() - interval '100 s' WHERE position = 1")
         await tx.execute("UPDATE events SET created_at = now() - interval '50 s' WHERE position = 2")
         age = await events.oldest_unpublished_age(tx)
@@ -184,7 +184,7 @@ async def test_the_age_of_the_oldest_unpublished_is_known(database: Database) ->
 
 async def test_an_identity_is_recorded_once_and_for_ever(database: Database) -> None:
     pair = new_id()
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         assert await identity.find(tx) is None
         assert await identity.add(tx, pair) == pair
         assert await identity.add(tx, new_id()) == pair

@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 from catalogue.arrivals import FACTS, arrival, as_found, ids, stored
 from tintype.catalogue import events, images
 from tintype.catalogue.commits import Commits
-from tintype.catalogue.database import Database
+from tintype.catalogue.database import EVERY_OWNER, Database
 from tintype.catalogue.rows import folded
 from tintype.model.errors import CursorInvalid, ImageNotFound, PreconditionFailed, RequestInvalid
 from tintype.model.event import Event, Kind, event_id
@@ -31,7 +31,7 @@ async def store(commits: Commits, *arrivals: Arrival) -> list[Image]:
 
 
 async def log_of(database: Database, image: Image) -> list[Event]:
-    async with database.transaction() as tx:
+    async with database.transaction("local") as tx:
         return [each for each in await events.page(tx, image.owner, 0, 10_000) if each.image_id == image.id]
 
 
@@ -39,7 +39,7 @@ async def walk(database: Database, query: ImageQuery, owner: str = "local") -> l
     """All pages of a list."""
     found: list[Image] = []
     while True:
-        async with database.reading() as tx:
+        async with database.reading("local") as tx:
             page = await images.page(tx, owner, query)
         assert len(page.images) <= query.limit
         found.extend(page.images)
@@ -60,7 +60,7 @@ async def image(commits: Commits) -> Image:
 
 
 async def test_an_image_is_found_by_its_id(database: Database, image: Image) -> None:
-    async with database.reading() as tx:
+    async with database.reading("local") as tx:
         assert await images.find(tx, "local", image.id) == image
         assert await images.find(tx, "local", new_id()) is None
 
@@ -68,10 +68,10 @@ async def test_an_image_is_found_by_its_id(database: Database, image: Image) -> 
 async def test_an_image_in_the_trash_is_found_only_by_who_asks_for_it(
     database: Database, image: Image
 ) -> None:
-    async with database.transaction() as tx:
+    async with database.transaction("local") as tx:
         trashed = await images.trash(tx, "local", image.id)
 
-    async with database.reading() as tx:
+    async with database.reading("local") as tx:
         assert await images.find(tx, "local", image.id) is None
         assert await images.find(tx, "local", image.id, trashed=True) == trashed
 
@@ -82,14 +82,14 @@ async def test_the_newest_of_a_name_is_found_by_it(commits: Commits, database: D
     (newest,) = await store(commits, arrival(filename="same.png"))
     (trashed,) = await store(commits, arrival(filename="same.png"))
 
-    async with database.transaction() as tx:
+    async with database.transaction("local") as tx:
         await images.trash(tx, "local", trashed.id)
         assert await images.find_by_name(tx, "local", "same.png") == newest
         assert await images.find_by_name(tx, "local", "SAME.png") is None
 
 
 async def test_exif_is_read_by_itself(database: Database, image: Image) -> None:
-    async with database.reading() as tx:
+    async with database.reading("local") as tx:
         assert await images.exif(tx, "local", image.id) == FACTS.exif
         with pytest.raises(ImageNotFound):
             await images.exif(tx, "local", new_id())
@@ -99,7 +99,7 @@ async def test_exif_is_read_by_itself(database: Database, image: Image) -> None:
 
 
 async def test_nothing_reaches_another_owners_image(database: Database, image: Image) -> None:
-    async with database.transaction() as tx:
+    async with database.transaction("local") as tx:
         assert await images.find(tx, "other", image.id, trashed=True) is None
         assert await images.find_by_name(tx, "other", image.filename) is None
         assert (await images.page(tx, "other", ImageQuery())).images == ()
@@ -115,7 +115,7 @@ async def test_nothing_reaches_another_owners_image(database: Database, image: I
             with pytest.raises(ImageNotFound):
                 await refused
 
-    async with database.reading() as tx:
+    async with database.reading("local") as tx:
         assert await images.find(tx, "local", image.id) == image
 
 
@@ -124,7 +124,7 @@ async def test_an_owner_whose_name_continues_another_ones_shares_no_tag_with_it(
 ) -> None:
     await store(commits, arrival(owner="local", tags=("x\x1fy",)), arrival(owner="local\x1fx", tags=("z",)))
 
-    async with database.reading() as tx:
+    async with database.reading("local") as tx:
         page = await images.page(tx, "local\x1fx", ImageQuery(ImageFilter(tags=("y",))))
     assert page.images == ()
 
@@ -134,7 +134,7 @@ async def test_an_owner_whose_name_continues_another_ones_shares_no_tag_with_it(
 
 async def test_a_change_is_made_with_its_event(database: Database, image: Image) -> None:
     change = Change(filename="Milano.PNG", tags=("x", "y"), attributes={"album": None, "n": {"b": 2}})
-    async with database.transaction() as tx:
+    async with database.transaction("local") as tx:
         changed = await images.update(tx, "local", image.id, change)
 
     assert changed == replace(
@@ -155,7 +155,7 @@ async def test_a_change_is_made_with_its_event(database: Database, image: Image)
 async def test_what_a_change_renames_and_labels_is_found_under_the_new_words(
     database: Database, image: Image
 ) -> None:
-    async with database.transaction() as tx:
+    async with database.transaction("local") as tx:
         await images.update(tx, "local", image.id, Change(filename="Milano.PNG", tags=("Città",)))
 
     for text, found in (("rome", []), ("holiday", []), ("MILANO", [image.id]), ("città", [image.id])):
@@ -175,17 +175,17 @@ async def test_what_a_change_renames_and_labels_is_found_under_the_new_words(
 async def test_a_change_that_changes_nothing_is_no_event(
     database: Database, image: Image, change: Change
 ) -> None:
-    async with database.transaction() as tx:
+    async with database.transaction("local") as tx:
         assert await images.update(tx, "local", image.id, change) == image
 
     assert len(await log_of(database, image)) == 1
 
 
 async def test_a_number_becomes_a_truth_when_that_is_asked_for(database: Database, image: Image) -> None:
-    async with database.transaction() as tx:
+    async with database.transaction("local") as tx:
         await images.update(tx, "local", image.id, Change(attributes={"n": {"a": True}}))
 
-    async with database.reading() as tx:
+    async with database.reading("local") as tx:
         found = await images.find(tx, "local", image.id)
     assert found is not None
     assert found.attributes["n"]["a"] is True
@@ -212,14 +212,14 @@ async def test_attributes_are_patched_by_the_rules_of_a_merge_patch(
 ) -> None:
     (image,) = await store(commits, arrival(attributes=target))
 
-    async with database.transaction() as tx:
+    async with database.transaction("local") as tx:
         assert (await images.update(tx, "local", image.id, Change(attributes=patch))).attributes == result
 
 
 async def test_attributes_cannot_grow_without_an_end(database: Database, image: Image) -> None:
     async def grow() -> None:
         for number in range(10):
-            async with database.transaction() as tx:
+            async with database.transaction("local") as tx:
                 await images.update(tx, "local", image.id, Change(attributes={f"key{number}": "x" * 2000}))
 
     with pytest.raises(RequestInvalid):
@@ -229,7 +229,7 @@ async def test_attributes_cannot_grow_without_an_end(database: Database, image: 
 async def test_a_version_that_is_not_the_current_one_changes_nothing(
     database: Database, image: Image
 ) -> None:
-    async with database.transaction() as tx:
+    async with database.transaction("local") as tx:
         changed = await images.update(tx, "local", image.id, Change(filename="a.jpg"), expected_version=1)
         for refused in (
             images.update(tx, "local", image.id, Change(filename="b.jpg"), expected_version=1),
@@ -238,7 +238,7 @@ async def test_a_version_that_is_not_the_current_one_changes_nothing(
             with pytest.raises(PreconditionFailed):
                 await refused
 
-    async with database.reading() as tx:
+    async with database.reading("local") as tx:
         assert await images.find(tx, "local", image.id) == changed
 
 
@@ -247,7 +247,7 @@ async def test_of_two_that_change_the_version_they_have_both_seen_one_is_refused
 ) -> None:
     async def rename(name: str) -> str:
         try:
-            async with database.transaction() as tx:
+            async with database.transaction("local") as tx:
                 await images.update(tx, "local", image.id, Change(filename=name), expected_version=1)
         except PreconditionFailed:
             return "refused"
@@ -258,14 +258,14 @@ async def test_of_two_that_change_the_version_they_have_both_seen_one_is_refused
 
 async def test_a_change_that_is_rolled_back_leaves_no_event(database: Database, image: Image) -> None:
     async def change_and_fail() -> None:
-        async with database.transaction() as tx:
+        async with database.transaction("local") as tx:
             await images.trash(tx, "local", image.id)
             raise TimeoutError
 
     with pytest.raises(TimeoutError):
         await change_and_fail()
     assert len(await log_of(database, image)) == 1
-    async with database.reading() as tx:
+    async with database.reading("local") as tx:
         assert await images.find(tx, "local", image.id) == image
 
 
@@ -275,9 +275,9 @@ async def test_a_change_that_is_rolled_back_leaves_no_event(database: Database, 
 async def test_the_trash_takes_an_image_with_one_event_however_often_it_is_asked(
     database: Database, image: Image
 ) -> None:
-    async with database.transaction() as tx:
+    async with database.transaction("local") as tx:
         first = await images.trash(tx, "local", image.id)
-    async with database.transaction() as tx:
+    async with database.transaction("local") as tx:
         again = await images.trash(tx, "local", image.id)
 
     assert first == again
@@ -288,7 +288,7 @@ async def test_the_trash_takes_an_image_with_one_event_however_often_it_is_asked
 
 
 async def test_what_is_in_the_trash_is_in_no_list_but_its_own(database: Database, image: Image) -> None:
-    async with database.transaction() as tx:
+    async with database.transaction("local") as tx:
         trashed = await images.trash(tx, "local", image.id)
         assert await images.find_by_name(tx, "local", image.filename) is None
         assert await images.random(tx, "local", ImageFilter()) is None
@@ -302,16 +302,16 @@ async def test_what_is_in_the_trash_is_in_no_list_but_its_own(database: Database
 
 
 async def test_what_is_in_the_trash_is_not_changed(database: Database, image: Image) -> None:
-    async with database.transaction() as tx:
+    async with database.transaction("local") as tx:
         await images.trash(tx, "local", image.id)
         with pytest.raises(ImageNotFound, match="trash"):
             await images.update(tx, "local", image.id, Change(filename="a.jpg"))
 
 
 async def test_a_restored_image_is_as_it_was_and_told_of_once(database: Database, image: Image) -> None:
-    async with database.transaction() as tx:
+    async with database.transaction("local") as tx:
         await images.trash(tx, "local", image.id)
-    async with database.transaction() as tx:
+    async with database.transaction("local") as tx:
         restored = await images.restore(tx, "local", image.id)
         assert await images.restore(tx, "local", image.id) == restored
 
@@ -321,17 +321,17 @@ async def test_a_restored_image_is_as_it_was_and_told_of_once(database: Database
         Kind.DELETED,
         Kind.RESTORED,
     ]
-    async with database.reading() as tx:
+    async with database.reading("local") as tx:
         assert await images.find(tx, "local", image.id) == restored
 
 
 async def test_a_restored_image_whose_bytes_came_again_lives_beside_the_newer_one(
     commits: Commits, database: Database, image: Image
 ) -> None:
-    async with database.transaction() as tx:
+    async with database.transaction("local") as tx:
         await images.trash(tx, "local", image.id)
     (newer,) = await store(commits, arrival("a"))
-    async with database.transaction() as tx:
+    async with database.transaction("local") as tx:
         await images.restore(tx, "local", image.id)
 
     assert set(ids(await walk(database, ImageQuery()))) == {image.id, newer.id}
@@ -341,15 +341,15 @@ async def test_a_restored_image_whose_bytes_came_again_lives_beside_the_newer_on
 async def test_restoring_while_the_same_bytes_are_being_committed_keeps_both(
     commits: Commits, database: Database, image: Image
 ) -> None:
-    async with database.transaction() as tx:
+    async with database.transaction("local") as tx:
         await images.trash(tx, "local", image.id)
     newer = new_id()
 
     async def restore() -> None:
-        async with database.transaction() as tx:
+        async with database.transaction("local") as tx:
             await images.restore(tx, "local", image.id)
 
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         changes = {"id": str(newer), "state": "ready", "canonical": True, "deleted_at": None}
         await tx.execute(
             "INSERT INTO images SELECT (jsonb_populate_record(images, %s)).* FROM images WHERE id = %s",
@@ -368,7 +368,7 @@ async def test_restoring_while_the_same_bytes_are_being_committed_keeps_both(
 async def waits(database: Database) -> None:
     """Return when a connection waits for another one."""
     while True:
-        async with database.reading() as tx:
+        async with database.reading("local") as tx:
             cursor = await tx.execute(
                 "SELECT 1 FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid IN (SELECT pid FROM pg_locks WHERE NOT granted)"
@@ -382,7 +382,7 @@ async def test_when_the_image_that_answers_for_its_bytes_goes_a_copy_takes_its_p
     commits: Commits, database: Database, image: Image
 ) -> None:
     (copy,) = await store(commits, arrival("a", keep_duplicate=True))
-    async with database.transaction() as tx:
+    async with database.transaction("local") as tx:
         await images.trash(tx, "local", image.id)
 
     assert await commits.commit(arrival("a")) == Duplicate(copy)
@@ -426,7 +426,7 @@ async def test_a_list_is_stable_while_images_arrive_and_go(
     stay, go = made[:30], made[30:]
     query, seen = ImageQuery(sort=sort, limit=4), list[Image]()
     while True:
-        async with database.transaction() as tx:
+        async with database.transaction("local") as tx:
             page = await images.page(tx, "local", query)
             if go:
                 await images.trash(tx, "local", go.pop().id)
@@ -467,7 +467,7 @@ async def shelf(commits: Commits, database: Database) -> Shelf:
         for _ in range(300)
     ]
     made = await store(commits, *arrivals)
-    async with database.transaction() as tx:
+    async with database.transaction("local") as tx:
         for number, image in enumerate(made):
             created_at = START + timedelta(days=chance.randint(0, 20))
             made[number] = replace(image, created_at=created_at)
@@ -515,7 +515,7 @@ async def test_a_filter_lets_through_what_it_says_and_nothing_else(
     found = await walk(shelf.database, ImageQuery(wanted, sort, limit))
 
     assert sorted(ids(found)) == sorted(each.id for each in shelf.images if passes(each, wanted))
-    async with shelf.database.reading() as tx:
+    async with shelf.database.reading("local") as tx:
         drawn = await images.random(tx, "local", wanted, random.Random(limit))
     assert (drawn in found) if found else (drawn is None)
 
@@ -526,7 +526,7 @@ async def test_a_filter_lets_through_what_it_says_and_nothing_else(
 async def test_a_cursor_continues_only_its_own_list(commits: Commits, database: Database) -> None:
     await store(commits, *(arrival() for _ in range(3)))
     query = ImageQuery(ImageFilter(extension="jpg"), limit=1)
-    async with database.reading() as tx:
+    async with database.reading("local") as tx:
         cursor = (await images.page(tx, "local", query)).next_cursor
         assert cursor is not None
         assert len((await images.page(tx, "local", replace(query, limit=9, cursor=cursor))).images) == 2
@@ -547,7 +547,7 @@ async def test_a_cursor_continues_only_its_own_list(commits: Commits, database: 
 async def test_a_cursor_that_tintype_did_not_make_is_refused(
     database: Database, cursor: str, sort: Sort
 ) -> None:
-    async with database.reading() as tx:
+    async with database.reading("local") as tx:
         with pytest.raises(CursorInvalid):
             await images.page(tx, "local", ImageQuery(sort=sort, cursor=cursor))
 
@@ -566,7 +566,7 @@ async def test_no_statement_reads_a_table_through(database: Database, image: Ima
         created_before=START + timedelta(days=10_000),
         text="rome",
     )
-    async with database.transaction() as tx:
+    async with database.transaction("local") as tx:
         for sort in Sort:
             for wanted in (ImageFilter(), everything):
                 await images.page(tx, "local", ImageQuery(wanted, sort))
@@ -576,13 +576,16 @@ async def test_no_statement_reads_a_table_through(database: Database, image: Ima
         await images.update(tx, "local", image.id, Change(filename="a.jpg"))
         await images.trash(tx, "local", image.id)
         await images.restore(tx, "local", image.id)
+        await events.page(tx, "local", 0, 10)
+        await tx.execute("SELECT pg_stat_force_next_flush()")
+    async with database.transaction(EVERY_OWNER) as tx:
         claimed = await events.claim(tx, 10)
         await events.mark_published(tx, positions(claimed[1:]))
         await events.postpone(tx, claimed[0].position, "down")
         await events.oldest_unpublished_age(tx)
         await events.page(tx, "local", 0, 10)
         await tx.execute("SELECT pg_stat_force_next_flush()")
-    async with database.reading() as tx:
+    async with database.reading("local") as tx:
         await tx.execute("SELECT pg_stat_clear_snapshot()")
         cursor = await tx.execute("SELECT relname, seq_scan FROM pg_stat_user_tables WHERE seq_scan > 0")
         assert [row for row in await cursor.fetchall() if row[0] in ("images", "events", "idempotency")] == []

@@ -29,7 +29,7 @@ async def store(commits: Commits, count: int) -> list[Image]:
 async def place(database: Database, made: list[Image]) -> None:
     """Give the images the random keys of a seed, and some of them keys right at the edge."""
     chance = random.Random(11)
-    async with database.transaction() as tx:
+    async with database.transaction("local") as tx:
         for number, image in enumerate(made):
             key = number / 1e6 if number < SLOTS // 2 else chance.random()
             await tx.execute("UPDATE images SET random_key = %s WHERE id = %s", [key, image.id])
@@ -38,7 +38,7 @@ async def place(database: Database, made: list[Image]) -> None:
 async def drawn(database: Database, count: int, wanted: ImageFilter = ImageFilter()) -> Counter[str]:  # noqa: B008
     chance = random.Random(5)
     names: Counter[str] = Counter()
-    async with database.reading() as tx:
+    async with database.reading("local") as tx:
         for _ in range(count):
             image = await images.random(tx, "local", wanted, chance)
             assert image is not None
@@ -89,7 +89,7 @@ async def test_a_filter_leaves_those_that_pass_as_likely_as_each_other(
 async def test_the_only_one_is_always_drawn_and_nothing_is_drawn_from_nothing(
     commits: Commits, database: Database
 ) -> None:
-    async with database.reading() as tx:
+    async with database.reading("local") as tx:
         assert await images.random(tx, "local", ImageFilter()) is None
 
     (only,) = await store(commits, 1)

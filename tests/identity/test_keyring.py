@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tintype.catalogue.database import Database
+from tintype.catalogue.database import EVERY_OWNER, Database
 from tintype.identity.keys import Keyring
 from tintype.model.api_key import new_key
 from tintype.model.errors import Forbidden, KeyExpired, KeyNotFound, Unauthenticated
@@ -31,7 +31,7 @@ async def test_a_key_tells_its_owner_and_scopes(keyring: Keyring) -> None:
 
 async def test_the_secret_is_nowhere_in_the_database(keyring: Keyring, database: Database) -> None:
     text, key = await keyring.create(owner="anna", scopes=READ)
-    async with database.reading() as tx:
+    async with database.reading(EVERY_OWNER) as tx:
         cursor = await tx.execute("SELECT api_keys::text FROM api_keys WHERE id = %s", [key.id])
         (row,) = await cursor.fetchone() or ("",)
     assert key.id in row
@@ -54,7 +54,7 @@ async def test_unknown_wrong_and_revoked_are_refused_in_the_same_words(keyring: 
 async def test_the_id_of_a_key_without_its_secret_opens_nothing(keyring: Keyring, database: Database) -> None:
     text, key = await keyring.create(owner="anna", scopes=READ)
     forged, presented = new_key()
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         await tx.execute("UPDATE api_keys SET id = %s WHERE id = %s", [presented.id, key.id])
     with pytest.raises(Unauthenticated):
         await keyring.principal(forged)
@@ -64,7 +64,7 @@ async def test_the_id_of_a_key_without_its_secret_opens_nothing(keyring: Keyring
 
 async def test_an_expired_key_is_told_so_and_only_to_who_has_it(keyring: Keyring, database: Database) -> None:
     text, key = await keyring.create(owner="anna", scopes=READ, lifetime_seconds=3600)
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         await tx.execute("UPDATE api_keys SET expires_at = now() WHERE id = %s", [key.id])
     with pytest.raises(KeyExpired):
         await keyring.principal(text)
@@ -72,7 +72,7 @@ async def test_an_expired_key_is_told_so_and_only_to_who_has_it(keyring: Keyring
 
 async def test_a_key_expires_while_it_is_remembered(keyring: Keyring, database: Database) -> None:
     text, key = await keyring.create(owner="anna", scopes=READ)
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         await tx.execute(
             "UPDATE api_keys SET expires_at = clock_timestamp() + interval '300 ms' WHERE id = %s", [key.id]
         )
@@ -121,7 +121,7 @@ async def test_the_last_use_is_noted_once_an_hour(database: Database) -> None:
     text, key = await Keyring(database).create(owner="anna", scopes=READ)
     used: list[datetime | None] = []
     for age in ("1 second", "59 minutes", "61 minutes"):
-        async with database.transaction() as tx:
+        async with database.transaction(EVERY_OWNER) as tx:
             await tx.execute(
                 "UPDATE api_keys SET last_used_at = last_used_at - %s::interval WHERE id = %s", [age, key.id]
             )

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from pictures import picture
-from tintype.catalogue.database import Database
+from tintype.catalogue.database import EVERY_OWNER, Database
 from tintype.identity.keys import Keyring
 from tintype.identity.tokens import Minted, Tokens
 from tintype.model.body import Body
@@ -142,10 +142,10 @@ async def test_a_revoked_key_takes_its_tokens_along(tokens: Tokens, database: Da
 
 async def test_tokens_that_are_long_over_are_forgotten(tokens: Tokens, database: Database) -> None:
     await spend(tokens, await mint(tokens), body())
-    async with database.transaction() as tx:
+    async with database.transaction(EVERY_OWNER) as tx:
         await tx.execute("UPDATE upload_tokens SET expires_at = now() - interval '25 hours'")
     await mint(tokens)
-    async with database.reading() as tx:
+    async with database.reading(EVERY_OWNER) as tx:
         cursor = await tx.execute(
             "SELECT (SELECT count(*) FROM upload_tokens), (SELECT count(*) FROM upload_token_uses)"
         )

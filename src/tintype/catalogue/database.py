@@ -153,7 +153,7 @@ class Database:
             await pool.close()
 
     @asynccontextmanager
-    async def transaction(self, owner: str | Reach = EVERY_OWNER) -> AsyncGenerator[Tx]:
+    async def transaction(self, owner: str | Reach) -> AsyncGenerator[Tx]:
         """Run the block as one transaction: committed at its end, rolled back by an exception.
 
         Raises `DatabaseUnavailable` when no connection is free in time or the database fails. When the
@@ -163,7 +163,7 @@ class Database:
             yield tx
 
     @asynccontextmanager
-    async def reading(self, owner: str | Reach = EVERY_OWNER) -> AsyncGenerator[Tx]:
+    async def reading(self, owner: str | Reach) -> AsyncGenerator[Tx]:
         """Run the block's statements one by one, each seeing the newest state: for a single read.
 
         Two round trips cheaper than a transaction. Raises what `transaction` raises.
@@ -191,7 +191,7 @@ class Database:
             await connection.close()
             await self._pool.putconn(connection)
 
-    async def run(self, work: Callable[[Tx], Awaitable[T]], owner: str | Reach = EVERY_OWNER) -> T:
+    async def run(self, work: Callable[[Tx], Awaitable[T]], owner: str | Reach) -> T:
         """Run `work` as one transaction, and again when it lost against another one (three times)."""
         for _ in range(RETRIES):
             try:
