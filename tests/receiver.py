@@ -16,6 +16,7 @@ class Call:
 
     headers: dict[str, str]
     body: bytes
+    path: str = "/"
 
     @property
     def id(self) -> str:
@@ -58,7 +59,7 @@ def receiver() -> Iterator[Receiver]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            call = Call({name.lower(): value for name, value in self.headers.items()}, body)
+            call = Call({name.lower(): value for name, value in self.headers.items()}, body, self.path)
             with lock:
                 hearing.calls.append(call)
             reply = hearing.answer(call)

@@ -216,6 +216,12 @@ class WebhookSettings(BaseModel):
 
     timeout_seconds: float = Field(default=10, gt=0, description="For one call, from the connection on.")
     parallel: int = Field(default=8, ge=1, description="Calls at once to one receiver.")
+    lease_seconds: float = Field(
+        default=30,
+        gt=0,
+        description="Beyond the time of a call or mail: after it the deliveries of a killed instance are "
+        "taken over.",
+    )
     allow_private: bool = Field(
         default=False,
         description="Whether addresses of this machine and of private networks may be called, on any port "

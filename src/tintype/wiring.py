@@ -332,6 +332,7 @@ def _notifier(
         timeout_seconds=max(settings.webhooks.timeout_seconds, settings.mail.timeout_seconds),
         parallel=settings.webhooks.parallel,
         notices_to=settings.mail.notices_to,
+        lease_margin_seconds=settings.webhooks.lease_seconds,
     )
     return Notifier(database, courier, bell, settings.events.poll_seconds, metrics)
 

@@ -23,8 +23,6 @@ from tintype.model.subscription_links import confirmation_code
 from tintype.notify.letters import Letters
 from tintype.telemetry import Metrics, get_logger
 
-LEASE_SECONDS = 30
-"""Beyond the time of one round of calls. A killed worker's lane is taken over after it."""
 TURN_SECONDS = 20
 """After which a lane goes back to the others, however much is left in it."""
 BACK_AFTER = 3
@@ -56,7 +54,8 @@ class Courier:
     parallel: int
     """Calls at once to one receiver."""
     notices_to: str | None = None
-    lease_margin_seconds: float = LEASE_SECONDS
+    lease_margin_seconds: float = 30
+    """A killed worker's lane is taken over after it and the time of a call."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set: no further round is begun."""
 
