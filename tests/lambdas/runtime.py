@@ -1,0 +1,110 @@
+"""Lambda without AWS: a Runtime API on loopback, and AWS's own client of it as a process of the function's.
+
+See "Building a custom runtime for AWS Lambda" for the protocol.
+"""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar, Self
+from uuid import uuid4
+
+SECONDS = 60
+
+
+class LambdaFailed(Exception):
+    """The function raised, or its process could not begin."""
+
+
+@dataclass
+class Function:
+    """One function, whose process lives from its first invocation on."""
+
+    handler: str
+    environment: dict[str, str]
+    folder: Path
+    _invocations: "queue.Queue[tuple[str, Any]]" = field(default_factory=queue.Queue)
+    _answers: "queue.Queue[tuple[str, bytes]]" = field(default_factory=queue.Queue)
+
+    def __enter__(self) -> Self:
+        self._server = _Server(("127.0.0.1", 0), _Api)
+        self._server.function = self
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("TINTYPE_", "AWS_"))}
+        told = {
+            "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{self._server.server_port}",
+            "LAMBDA_TASK_ROOT": str(self.folder),
+            "_HANDLER": self.handler,
+            "AWS_LAMBDA_FUNCTION_NAME": "local",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1024",
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_REGION": "us-east-1",
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "awslambdaric", self.handler],
+            cwd=self.folder,
+            env=inherited | told | self.environment,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def invoke(self, event: object) -> Any:  # noqa: ANN401 # JSON
+        """Return what the handler returns for an event."""
+        self._invocations.put((str(uuid4()), event))
+        kind, body = self._answers.get(timeout=SECONDS)
+        if kind != "response":
+            raise LambdaFailed(body.decode())
+        return json.loads(body)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    function: Function
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of a process that was killed."""
+
+
+class _Api(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm: ClassVar[bool] = True
+    wbufsize = -1
+    server: _Server
+
+    def do_GET(self) -> None:
+        request_id, event = self.server.function._invocations.get()  # noqa: SLF001 # its other half
+        headers = {
+            "Content-Type": "application/json",
+            "Lambda-Runtime-Aws-Request-Id": request_id,
+            "Lambda-Runtime-Deadline-Ms": str(int((time.time() + SECONDS) * 1000)),
+            "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:us-east-1:123456789012:function:local",
+        }
+        self._answer(200, json.dumps(event).encode(), headers)
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self.server.function._answers.put((self.path.rpartition("/")[2], body))  # noqa: SLF001
+        self._answer(202, b"", {})
+
+    def log_message(self, *_: object) -> None:
+        """Tell nothing."""
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
