@@ -81,7 +81,7 @@ class Pieces:
             yield body
             return
         length = session.length if session.length is not None else session.received
-        incoming = self.receiver.begin(length, session.digests)
+        incoming = self.receiver.begin(length, session.digests, session.owner)
         try:
             for part in session.parts or (session.id,):
                 await self._copy_durable(session.owner, part, incoming)

@@ -25,6 +25,7 @@ from tintype.model.errors import (
     ImageCorrupt,
     ImageTooLarge,
     LengthInconsistent,
+    Overloaded,
     RequestInvalid,
     TintypeError,
     TokenSpent,
@@ -34,6 +35,7 @@ from tintype.model.errors import (
     UploadClosed,
     UploadEmpty,
     UploadGone,
+    UploadIncomplete,
     UploadMoved,
     UploadNotFound,
     UploadTooLarge,
@@ -84,9 +86,9 @@ class Sessions:
     _tidying: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]], init=False)
 
     async def open(self, opening: Opening, lifetime_seconds: float | None = None) -> Session:
-        """Begin a session; it lives as the settings say, unless told. Raises `UploadTooLarge`, `TooManyUploads`, and `TokenSpent`.
+        """Begin a session; it lives as the settings say, unless told.
 
-        Of an upload token a use is taken now: it may end before the bytes have come.
+        Raises `UploadTooLarge`, `TooManyUploads`, and `TokenSpent`. Of an upload token a use is taken now: it may end before the bytes have come.
         """
         check_limit(opening.max_bytes, opening.length)
         async with self.database.transaction(opening.owner) as tx:
@@ -138,9 +140,9 @@ class Sessions:
     ) -> AsyncGenerator[Transfer]:
         """Begin to append `count` bytes (None: not known) at an offset; `length`: of the whole, if told.
 
-        What came is saved when the block fails. Raises `UploadMoved` when the session stands elsewhere,
-        `UploadTooLarge`, `LengthInconsistent`, `UploadClosed` for one that is put together from parts,
-        and for one that was rejected its problem.
+        What came of a request that is cut or superseded is saved. Raises `UploadMoved` when the session
+        stands elsewhere, `UploadTooLarge`, `LengthInconsistent`, `UploadClosed` for one that is put
+        together from parts, and for one that was rejected its problem.
         """
         if session.parts:
             raise UploadClosed("This upload is put together from parts, and takes no bytes of its own.")
@@ -153,9 +155,9 @@ class Sessions:
             self._writing[session.id] = transfer
         try:
             yield transfer
-        except BaseException:
+        except (Overloaded, UploadIncomplete, UploadMoved, asyncio.CancelledError):
             if session.state is SessionState.OPEN and not session.is_whole:
-                await transfer.keep_if_possible()
+                await transfer.save_what_came()
             raise
         finally:
             transfer.close()

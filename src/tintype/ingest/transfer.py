@@ -49,6 +49,7 @@ class Transfer:
     _current: Incoming | None = None
     _task: asyncio.Task[object] | None = None
     _waits: bool = False
+    _arrived: bool = False
     _over: asyncio.Event = field(default_factory=asyncio.Event)
     _durable_at: float = field(default_factory=lambda: asyncio.get_running_loop().time())
 
@@ -67,6 +68,7 @@ class Transfer:
                 pace.add(len(chunk))
                 await self._write(chunk)
         await self._close_piece()
+        self._arrived = True
         for each in self.expected:
             each.verify()
 
@@ -87,9 +89,9 @@ class Transfer:
         self._durable_at = asyncio.get_running_loop().time()
         return self.session
 
-    async def keep_if_possible(self) -> None:
-        """Save what came of a request that was cut. With a digest for all of it, a piece proves nothing."""
-        if not self.expected:
+    async def save_what_came(self) -> None:
+        """Keep what came of a request that was cut. With a digest for all of it, a piece proves nothing."""
+        if not self._arrived and not self.expected:
             with suppress(TintypeError):  # the client is gone, and asks where the upload stands
                 await self.keep()
 
@@ -127,7 +129,7 @@ class Transfer:
         for each in self.expected:
             each.hash.update(chunk)
         if self._current is None:
-            self._current = self.pieces.receiver.begin(None)
+            self._current = self.pieces.receiver.begin(None, owner=self.session.owner)
             self._open.append(self._current)
         await self._current.write(chunk)
         self.at += len(chunk)

@@ -35,7 +35,7 @@ from tintype.server.checksums import ContentDigest, content_digests
 from tintype.server.context import Context, context_of
 from tintype.server.middleware import MORE_HEADERS
 from tintype.server.schemas import image_resource
-from tintype.server.upload_states import image_of, upload_url
+from tintype.server.upload_states import image_of, piecewise, upload_url
 from tintype.server.warnings import declared_type_of
 
 BODY_TYPE = "application/partial-upload"
@@ -102,7 +102,7 @@ async def begin(request: Request) -> Response:
 async def read_offset(request: Request, upload_id: UUID) -> Response:
     """Tell how many bytes are durable. That number never becomes less."""
     sessions, principal = context_of(request).parts.sessions, principal_of(request)
-    session = await sessions.settle_offset(principal.owner, upload_id, principal.grant)
+    session = piecewise(await sessions.settle_offset(principal.owner, upload_id, principal.grant))
     return Response(status_code=204, headers=_state_headers(request, session))
 
 
@@ -110,7 +110,7 @@ async def append(request: Request, upload_id: UUID) -> Response:
     """Append bytes; with `Upload-Complete: ?1` they are the last, and the answer is the image's."""
     sessions, principal = context_of(request).parts.sessions, principal_of(request)
     is_last = _is_last(request)
-    session = await sessions.find(principal.owner, upload_id, principal.grant)
+    session = piecewise(await sessions.find(principal.owner, upload_id, principal.grant))
     _check_type(request)
     offset = _integer(request, "upload-offset")
     if offset is None:

@@ -37,7 +37,7 @@ from tintype.server.announced import digests_of
 from tintype.server.arriving import body_of, declared_length, field_of
 from tintype.server.checksums import ALGORITHMS, checksum_of
 from tintype.server.context import context_of
-from tintype.server.upload_states import upload_url
+from tintype.server.upload_states import piecewise, upload_url
 from tintype.server.warnings import declared_type_of
 
 # Not in the OpenAPI document: the protocol is its own description, and no generated client would speak it.
@@ -119,7 +119,7 @@ async def read_upload_offset(request: Request, upload_id: str) -> Response:
         return await resumable.read_offset(request, id_of(upload_id))
     _check_version(request)
     sessions, principal = context_of(request).parts.sessions, principal_of(request)
-    session = await sessions.settle_offset(principal.owner, id_of(upload_id), principal.grant)
+    session = piecewise(await sessions.settle_offset(principal.owner, id_of(upload_id), principal.grant))
     headers = _offset_headers(session) | _expiry(session)
     if session.length is not None:
         headers["upload-length"] = str(session.length)
@@ -140,7 +140,7 @@ async def append_to_upload(request: Request, upload_id: str) -> Response:
     _check_version(request)
     context, principal = context_of(request), principal_of(request)
     sessions = context.parts.sessions
-    session = await sessions.find(principal.owner, id_of(upload_id), principal.grant)
+    session = piecewise(await sessions.find(principal.owner, id_of(upload_id), principal.grant))
     _check_body_type(request)
     offset = _number(request, "upload-offset")
     if offset is None:
@@ -164,7 +164,7 @@ async def end_upload(request: Request, upload_id: str) -> Response:
     if "tus-resumable" in request.headers:
         _check_version(request)
     sessions, principal = context_of(request).parts.sessions, principal_of(request)
-    session = await sessions.find(principal.owner, id_of(upload_id), principal.grant)
+    session = piecewise(await sessions.find(principal.owner, id_of(upload_id), principal.grant))
     await sessions.abort(session)
     return Response(status_code=204)
 

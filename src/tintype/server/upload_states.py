@@ -111,6 +111,13 @@ async def read_upload(request: Request, upload_id: UUID) -> Response:
     return _json(upload_resource(context, session, await image_of(context, session)))
 
 
+def piecewise(session: Session) -> Session:
+    """Return a session whose bytes come through us; raise `UploadNotFound` for any other."""
+    if session.kind not in PIECEWISE:
+        raise UploadNotFound("This upload goes straight into the store, and takes no bytes here.")
+    return session
+
+
 async def image_of(context: Context, session: Session) -> Image | None:
     """Return the image that a session became, as it is now."""
     if session.image_id is None:
