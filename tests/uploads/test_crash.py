@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from conformance.suite import Server, expect, picture
+from conformance.suite import BYTES, Server, expect, picture
 from service import Service
 from uploads.conftest import Fleet
 
@@ -26,6 +26,18 @@ def dying(fleet: Fleet) -> Callable[[str], Service]:
     return lambda checkpoint: fleet.start([sys.executable, CRASHING, checkpoint, "serve", "--port", "0"])
 
 
+def sent_until_death(victim: Service, path: str, content: bytes) -> int:
+    """Send two chunks, and return where the one began that was not answered."""
+    with httpx.Client(base_url=victim.base, timeout=20) as client:
+        for start in (0, 100_000):
+            head = {"Content-Type": BYTES, "Tus-Resumable": "1.0.0", "Upload-Offset": str(start)}
+            try:
+                client.patch(path, content=content[start : start + 100_000], headers=head)
+            except httpx.TransportError:
+                return start
+    raise AssertionError("nothing died")
+
+
 @pytest.mark.parametrize(
     "checkpoint",
     ["piece-put", "piece-kept", "finishing", "before-put", "after-put", "after-commit", "before-session-end"],
@@ -37,13 +49,7 @@ def test_killed_at_a_checkpoint_another_instance_finishes_and_there_is_one_image
     there = Server(f"{survivor.base}/v1/tus")
     url = there.create(len(content))
     victim = dying(checkpoint)
-    path = there.path(url)
-    died_at = 0
-    with httpx.Client(base_url=victim.base, timeout=20) as client, pytest.raises(httpx.TransportError):
-        for died_at in (0, 100_000):  # noqa: B007 # where it died is of interest below
-            head = {"Content-Type": "application/offset+octet-stream", "Tus-Resumable": "1.0.0"}
-            chunk = content[died_at : died_at + 100_000]
-            client.patch(path, content=chunk, headers=head | {"Upload-Offset": str(died_at)})
+    died_at = sent_until_death(victim, there.path(url), content)
     assert victim.process is not None
     assert victim.process.wait(10) == -9
 

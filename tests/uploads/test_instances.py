@@ -113,6 +113,21 @@ def test_delete_while_a_patch_is_running_ends_in_one_state(servers: Doors) -> No
         assert door.append(f"{door.url}/{last}", 0, content).status_code == 410
 
 
+def one_step(service: Service, last: str, content: bytes, turn: random.Random) -> bool:
+    """Ask where an upload stands and send what comes next; tell whether it is finished."""
+    version = {"Tus-Resumable": "1.0.0"}
+    with httpx.Client(base_url=service.base, timeout=20) as client:
+        found = client.head(f"/v1/tus/{last}", headers=version)
+        assert found.status_code in (200, 423), found.status_code
+        at = int(found.headers.get("Upload-Offset", -1))
+        if 0 <= at < len(content):
+            head = version | {"Content-Type": BYTES, "Upload-Offset": str(at)}
+            chunk = content[at : at + turn.choice([65_536, 300_000, len(content)])]
+            answer = client.patch(f"/v1/tus/{last}", content=chunk, headers=head)
+            assert answer.status_code in (204, 409, 423, 503), answer.text
+        return at == len(content)
+
+
 def test_uploads_survive_instances_that_are_killed_and_started_again(
     two: tuple[Service, Service], servers: Doors
 ) -> None:
@@ -122,30 +137,13 @@ def test_uploads_survive_instances_that_are_killed_and_started_again(
         servers()[0].create(size).rpartition("/")[2]: picture(size, seed)
         for seed, size in enumerate(chance.randrange(100_000, 1_500_000) for _ in range(16))
     }
-    stuck: list[float] = []
 
     def upload(last: str) -> None:
-        content, turn, lost = contents[last], random.Random(last), 0.0
-        while True:
-            base = two[turn.randrange(2)].base
+        turn, done = random.Random(last), False
+        while not done:
             try:
-                with httpx.Client(base_url=base, timeout=20) as client:
-                    version = {"Tus-Resumable": "1.0.0"}
-                    found = client.head(f"/v1/tus/{last}", headers=version)
-                    assert found.status_code in (200, 423), found.status_code
-                    at = int(found.headers.get("Upload-Offset", -1))
-                    if at == len(content):
-                        return
-                    if at >= 0:
-                        head = version | {"Content-Type": BYTES, "Upload-Offset": str(at)}
-                        chunk = content[at : at + turn.choice([65_536, 300_000, len(content)])]
-                        answer = client.patch(f"/v1/tus/{last}", content=chunk, headers=head)
-                        assert answer.status_code in (204, 409, 423, 503), answer.text
-                        if answer.status_code == 204 and lost:
-                            stuck.append(time.monotonic() - lost)
-                            lost = 0.0
+                done = one_step(two[turn.randrange(2)], last, contents[last], turn)
             except httpx.TransportError:
-                lost = 0.0
                 time.sleep(0.05)
 
     with ThreadPoolExecutor(8) as threads:

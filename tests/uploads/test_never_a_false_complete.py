@@ -148,7 +148,7 @@ def test_no_head_ever_fails_by_our_fault(alone: Service, server: Server) -> None
     assert statuses <= {200, 423}
 
 
-def test_the_same_bytes_again_are_the_same_image(alone: Service, server: Server) -> None:
+def test_the_same_bytes_again_are_the_same_image(server: Server) -> None:
     content = picture(20_000)
     places = {server.send("HEAD", server.upload(content)).headers["Content-Location"] for _ in range(2)}
 
