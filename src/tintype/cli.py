@@ -350,6 +350,8 @@ async def _rebuild(settings: Settings, *, quick: bool, restored: bool) -> Report
 
 async def _check(settings: Settings, order: Order, undo: UUID | None) -> tuple[Run, list[Finding]]:
     async with open_checks(settings) as runs:
+        if settings.database.url is None:
+            await runs.clear()  # nobody else has this database open, so nobody works on what is under way
         run = await (runs.begin(order) if undo is None else runs.undo(undo, order.asked_by))
         working = asyncio.create_task(runs.work(run.id))
         with Progress(console=Console(stderr=True), transient=True) as bar:

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import psycopg
-
 from bodies import in_memory
 from catalogue.arrivals import ago, id_of
 from tintype.catalogue import findings
@@ -134,8 +132,8 @@ class World:
         rows = await self.fetch(
             """
             SELECT id, owner, state, canonical, filename, extension, declared_type, content_type, bytes,
-                   sha256, CASE WHEN %s THEN etag END, width, height, exif, location, tags, attributes, search,
-                   protocol, created_at, deleted_at, purged_at FROM images
+                   sha256, CASE WHEN %s THEN etag END, width, height, exif, location, tags, attributes,
+                   search, protocol, created_at, deleted_at, purged_at FROM images
             """,
             self.keeps_etags,
         )

@@ -20,6 +20,9 @@ ROUTES = [
     for method in sorted(route.methods or ())
 ]
 
+BYTES = "application/offset+octet-stream"
+TUS = {"Tus-Resumable": "1.0.0", "Accept": "application/problem+json"}
+
 # What a route that names an object is sent, beside the name.
 BODIES: dict[str, dict[str, Any]] = {
     "read_image": {},
@@ -34,6 +37,10 @@ BODIES: dict[str, dict[str, Any]] = {
     "abort_upload": {},
     "sign_upload_parts": {"json": {"numbers": [1]}},
     "list_upload_parts": {},
+    "read_upload": {},
+    "read_upload_offset": {"headers": TUS},
+    "append_to_upload": {"headers": TUS | {"Content-Type": BYTES, "Upload-Offset": "0"}, "content": b"x"},
+    "end_upload": {"headers": TUS},
     "read_subscription": {},
     "change_subscription": {"json": {"status": "paused"}},
     "delete_subscription": {},
@@ -53,6 +60,11 @@ NAMELESS = {
     "make_api_key",
     "make_upload_token",
     "begin_direct_upload",
+    "begin_upload",
+    "list_uploads",
+    "discover_uploads",
+    "discover_tus",
+    "discover_tus_upload",  # tells the same of any
     # Their address has an upload token in it, which is all that counts: see journeys/test_browser_doors.py.
     "companion_parameters",
     "companion_begin",

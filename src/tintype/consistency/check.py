@@ -149,7 +149,9 @@ class Checker:
                 batch = await comparison.longest_unverified(tx, READ_BATCH, run.started_at)
             if not batch:
                 return
-            chosen = list(_within(batch, self.settings.deep_bytes - read))
+            chosen = list(_within(batch, self.settings.deep_bytes - read, at_least=int(read == 0)))
+            if not chosen:
+                return
             tally = Tally(bytes_read=sum(each.size for each in chosen))
             judged = await _at_once(READS_AT_ONCE, [self._read_one(run, each) for each in chosen])
             found = [finding for finding in judged if finding is not None]
@@ -326,11 +328,11 @@ def _sides(info: ObjectInfo | None, standing: Standing | None) -> dict[str, Any]
     return told
 
 
-def _within(batch: Sequence[Standing], budget: int) -> Iterable[Standing]:
-    """Yield as many as the budget pays for, and at least one."""
+def _within(batch: Sequence[Standing], budget: int, at_least: int) -> Iterable[Standing]:
+    """Yield as many as the budget pays for."""
     for number, each in enumerate(batch):
         budget -= each.size
-        if budget < 0 and number:
+        if budget < 0 and number >= at_least:
             return
         yield each
 

@@ -76,6 +76,13 @@ class Runs:
                 await self._announce(tx, run_id)
             return await checks.find(tx, run_id)
 
+    async def clear(self) -> None:
+        """Cancel what is under way: for a process that knows that nobody works on it."""
+        async with self.database.reading(EVERY_OWNER) as tx:
+            run_id = await checks.running(tx)
+        if run_id is not None:
+            await self.cancel(run_id)
+
     async def find(self, run_id: UUID) -> Run:
         """Return a run as it stands. Raises `RunNotFound`."""
         async with self.database.reading(EVERY_OWNER) as tx:
