@@ -169,5 +169,5 @@ def test_keys_are_decoded_as_s3_encodes_them() -> None:
 
 @pytest.mark.parametrize("body", ["", "[]", "{}", "null", '{"Records":[{}]}', '{"Records":3}'])
 def test_what_is_no_notification_is_said_to_be_none(body: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         keys_in(body)
