@@ -60,8 +60,9 @@ SELECT secure_rows('upload_token_uses', 'SELECT, INSERT, DELETE');
 GRANT SELECT ON schema_steps TO PUBLIC; -- every login asks, before it is any role, what it works with
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO tintype_worker;
 REVOKE INSERT, UPDATE, DELETE ON schema_steps FROM tintype_worker;
+GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO tintype_worker; -- as pg_dump must
 ALTER DEFAULT PRIVILEGES GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO tintype_worker;
-ALTER DEFAULT PRIVILEGES GRANT USAGE ON SEQUENCES TO tintype_worker;
+ALTER DEFAULT PRIVILEGES GRANT USAGE, SELECT ON SEQUENCES TO tintype_worker;
 
 -- A policy comes before any operator that might tell what it has seen, as those of arrays might. So the
 -- index on tags, which is safe because the owner is in it, is out of tintype_app's reach but through here.
