@@ -1,0 +1,285 @@
+"""`python -m tintype_bench.scale measure`: a quick check of a million objects, its rate and its memory.
+
+Rows are real ones, in a real PostgreSQL. The objects' side is made up as fast as S3 could never list it, or
+is a real folder of files. Each measured run is a process of its own, so that its memory is its own.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, LiteralString
+from uuid import UUID
+
+import psutil
+import psycopg
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tintype.catalogue.database import Database
+from tintype.catalogue.embedded import EmbeddedPostgres
+from tintype.catalogue.migrations import migrate
+from tintype.consistency.listing import Listing
+from tintype.consistency.merge import stretches
+from tintype.objects.info import Entry
+from tintype.objects.store import Objects
+from tintype.settings import DatabaseSettings, ObjectsSettings
+from tintype_bench import machine
+
+SHARDS = 256
+PAGE = 1000
+BEGAN_MS = 1_700_000_000_000
+EVERY = 50_000
+"""Each object of so many is one of three differences: it has no row, no object, or other bytes."""
+SIZE = 3_000_000
+STORED_AT = 1_700_000_000
+"""The mtime of every file, which its ETag tells (see `Folder`)."""
+_COLUMNS: LiteralString = """
+    id, owner, state, canonical, filename, extension, content_type, bytes, sha256, etag, width, height,
+    frames, orientation, camera, exif, tags, attributes, search, protocol
+"""
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One run."""
+
+    source: str
+    objects: int
+    workers: int
+    seconds: float
+    cpu_seconds: float
+    database_cpu_seconds: float
+    peak_mb: float
+    differences: int
+
+    @property
+    def rate(self) -> float:
+        """Objects a second."""
+        return self.objects / self.seconds
+
+    @property
+    def rate_per_core(self) -> float:
+        """Objects for each second of the check's own CPU."""
+        return self.objects / self.cpu_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Synthetic:
+    """A listing that is made up: the same ids as the rows, in the order of the keys."""
+
+    count: int
+
+    async def entries(self, prefix: str, start_after: str = "") -> AsyncGenerator[Sequence[Entry]]:
+        """Yield pages as S3 would, without waiting."""
+        shard = int(prefix.rstrip("/")[-2:], 16)
+        page: list[Entry] = []
+        for key, etag in _keys(shard, self.count):
+            if key > start_after:
+                page.append((key, SIZE, etag))
+            if len(page) == PAGE:
+                yield page
+                page = []
+        if page:
+            yield page
+
+
+def identifier(shard: int, number: int) -> UUID:
+    """Return the id of a shard's object: a UUIDv7 whose time goes up with the number."""
+    return UUID(
+        int=(BEGAN_MS + number) << 80 | 7 << 76 | 2 << 62 | (number * 2654435761 & 0xFFFFFF) << 8 | shard
+    )
+
+
+def _keys(shard: int, count: int) -> Iterator[tuple[str, str]]:
+    """Yield key and ETag of a shard's objects, but for those that are planted to be missing."""
+    middle = f"-7000-8000-0000{{:06x}}{shard:02x}"
+    for number in range(count // SHARDS):
+        planted = _planted(shard, number, count)
+        if planted == "row only":
+            continue
+        began = f"{BEGAN_MS + number:012x}"
+        key = f"originals/{shard:02x}/{began[:8]}-{began[8:]}" + middle.format(number * 2654435761 & 0xFFFFFF)
+        yield key, "changed" if planted == "changed" else "etag"
+
+
+def _planted(shard: int, number: int, count: int) -> str | None:
+    place = shard * (count // SHARDS) + number
+    if place % EVERY:
+        return None
+    return ("row only", "object only", "changed")[place // EVERY % 3]
+
+
+def planted(count: int) -> int:
+    """Return how many keys differ between the two sides."""
+    return -(-(count // SHARDS * SHARDS) // EVERY)
+
+
+def rows(count: int) -> Generator[UUID]:
+    """Yield the rows, but for those that are planted to be missing."""
+    for shard in range(SHARDS):
+        for number in range(count // SHARDS):
+            if _planted(shard, number, count) != "object only":
+                yield identifier(shard, number)
+
+
+@app.command()
+def measure(
+    *,
+    counts: Annotated[str, typer.Option(help="Objects of the synthetic runs.")] = "100000,1000000",
+    folder: Annotated[int, typer.Option(help="Files of the run on a real folder; 0: none.")] = 200_000,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the result is kept; none: it is only shown.")
+    ] = None,
+) -> None:
+    """Measure the quick check on made-up listings and on a real folder."""
+    measured: list[Measured] = []
+    with tempfile.TemporaryDirectory(prefix="tintype-scale-") as name:
+        place = Path(name)
+        place.chmod(0o755)  # PostgreSQL does not run as root, and must get to its data
+        for count in map(int, counts.split(",")):
+            measured += asyncio.run(_round(place / f"made-{count}", count, (1, 2), on_disk=False))
+        if folder:
+            measured += asyncio.run(_round(place / "folder", folder, (1,), on_disk=True))
+    _show(measured)
+    if out is not None:
+        result = {"at": datetime.now(UTC).isoformat(), "machine": machine.describe()}
+        runs = [asdict(each) | {"rate": each.rate, "rate_per_core": each.rate_per_core} for each in measured]
+        out.write_text(json.dumps(result | {"runs": runs}, indent=2) + "\n")
+        console.print(f"kept in {out}")
+
+
+async def _round(place: Path, count: int, workers: Sequence[int], *, on_disk: bool) -> list[Measured]:
+    await asyncio.to_thread(place.mkdir, 0o755)
+    async with EmbeddedPostgres.run(place) as server:
+        await migrate(server.url)
+        etag = f"{STORED_AT * 10**9:x}-{SIZE:x}" if on_disk else "etag"
+        _fill(server.url.replace("//tintype", "//postgres"), count, etag)
+        if on_disk:
+            _make_files(place, count)
+        return [_measure(server.url, place, count, number, on_disk=on_disk) for number in workers]
+
+
+def _fill(superusers_url: str, count: int, etag: str) -> None:
+    """Copy the rows in, and have them analysed, as they would be by and by."""
+    begun = time.monotonic()
+    first = ("local", "ready", False, "a.jpg", "jpg", "image/jpeg", SIZE)
+    last = (etag, 4000, 3000, 1, 1, "{}", "{}", "{}", "{}", "a.jpg", "raw")
+    with psycopg.connect(superusers_url, autocommit=True) as connection:
+        with connection.cursor() as cursor, cursor.copy(f"COPY images ({_COLUMNS}) FROM STDIN") as copy:
+            for image_id in rows(count):
+                copy.write_row((image_id, *first, image_id.bytes + image_id.bytes, *last))
+        connection.execute("VACUUM ANALYZE images")
+    console.print(f"{count} rows in {time.monotonic() - begun:.0f} s")
+
+
+def _make_files(place: Path, count: int) -> None:
+    """Make files that the rows fit, with holes for bytes."""
+    root = place / "objects"
+    for shard in range(SHARDS):
+        folder = root / "originals" / f"{shard:02x}"
+        folder.mkdir(parents=True)
+        for key, etag in _keys(shard, count):
+            path = root / key
+            path.touch()
+            os.truncate(path, SIZE)  # a hole: no block is written
+            stored_at = STORED_AT + (etag == "changed")
+            os.utime(path, (stored_at, stored_at))
+
+
+def _measure(url: str, place: Path, count: int, workers: int, *, on_disk: bool) -> Measured:
+    source = str(place) if on_disk else ""
+    command = [sys.executable, "-m", "tintype_bench.scale", "run", url, str(count), str(workers), source]
+    before = _database_cpu(place)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603 - ourselves
+    told = json.loads(done.stdout)
+    return Measured(
+        source="folder" if on_disk else "made up",
+        objects=count,
+        workers=workers,
+        database_cpu_seconds=_database_cpu(place) - before,
+        **told,
+    )
+
+
+def _database_cpu(place: Path) -> float:
+    """Return what the server has used so far, with those of its processes that have ended."""
+    pid = int((place / "postgres" / "data" / "postmaster.pid").read_text().splitlines()[0])
+    used = psutil.Process(pid).cpu_times()
+    own = used.user + used.system + used.children_user + used.children_system
+    living = psutil.Process(pid).children(recursive=True)
+    return own + sum(sum(child.cpu_times()[:2]) for child in living)
+
+
+def _show(measured: Sequence[Measured]) -> None:
+    table = Table(
+        "objects' side", "objects", "at once", "objects/s", "objects/s a core", "PostgreSQL s", "peak MB"
+    )
+    for each in measured:
+        table.add_row(
+            each.source,
+            f"{each.objects:,}",
+            str(each.workers),
+            f"{each.rate:,.0f}",
+            f"{each.rate_per_core:,.0f}",
+            f"{each.database_cpu_seconds:.1f}",
+            f"{each.peak_mb:.0f}",
+        )
+    Console().print(table)
+
+
+@app.command(hidden=True)
+def run(url: str, count: int, workers: int, folder: Annotated[str, typer.Argument()] = "") -> None:
+    """Check once, and tell the figures of this very process."""
+    begun, cpu = time.monotonic(), time.process_time()
+    differences = asyncio.run(_check(url, count, workers, folder))
+    if differences != planted(count):
+        raise typer.BadParameter(f"{planted(count)} differences were planted, {differences} found")
+    told = {
+        "seconds": time.monotonic() - begun,
+        "cpu_seconds": time.process_time() - cpu,
+        "peak_mb": _peak_mb(),
+        "differences": differences,
+    }
+    typer.echo(json.dumps(told))
+
+
+async def _check(url: str, count: int, workers: int, folder: str) -> int:
+    objects = Objects.open(ObjectsSettings(), Path(folder)) if folder else None
+    listing: Listing = objects or Synthetic(count)
+    waiting = iter(range(SHARDS))
+    async with Database.open(url, DatabaseSettings()) as database:
+        found = await asyncio.gather(*(_work(database, listing, waiting) for _ in range(workers)))
+    if objects:
+        await objects.aclose()
+    return sum(found)
+
+
+async def _work(database: Database, listing: Listing, waiting: Iterator[int]) -> int:
+    different: set[str] = set()
+    for shard in waiting:
+        async for stretch in stretches(database, listing, shard, ""):
+            different.update(key for key, _, _ in (*stretch.alone, *stretch.lonely))
+    return len(different)
+
+
+def _peak_mb() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+if __name__ == "__main__":
+    app()
