@@ -23,6 +23,7 @@ Document = dict[str, Any]
 _EXAMPLE_REQUEST_ID = "01932c07209c7f3a8f516b1d0a4be3c2"
 _PATH_EXAMPLES = {
     "image_id": "01932c07-209c-7f3a-8f51-6b1d0a4be3c2",
+    "upload_id": "01932c07-209c-7f3a-8f51-6b1d0a4be3c2",
     "filename": "rome.jpg",
     "code": "image_not_found",
     "run_id": "01932c07-209c-7f3a-8f51-6b1d0a4be3c2",
@@ -111,6 +112,7 @@ RAW_BODY: Document = {
 
 TAGS = [
     {"name": "images", "description": "Upload, find, change, deliver and delete images."},
+    {"name": "uploads", "description": "Uploads that take more than one request, and where each stands."},
     {"name": "identity", "description": "Who you are, API keys, and upload tokens."},
     {"name": "notifications", "description": "Who is told of what: subscriptions, and the log of events."},
     {"name": "consistency", "description": "Whether objects and rows agree, and what is done about it."},
