@@ -12,14 +12,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+import pyvips
 
 from bodies import in_file, in_memory
 from made_images import encoded, gradient, hungry_png, slow_png
 from pictures import picture
 from tintype.imaging.cage import Cage
 from tintype.imaging.inspect import Inspector
-from tintype.imaging.process import LOWEST_PRIORITY, StartFailed
-from tintype.model.errors import DecoderFailed, ImageCorrupt, Overloaded
+from tintype.imaging.process import LOW_PRIORITY, StartFailed
+from tintype.model.errors import DecoderFailed, ImageCorrupt, ImageTooLarge, Overloaded
 from tintype.model.image import Facts
 from tintype.settings import ImagingSettings, MiB
 from worker_processes import busy_worker, ended, is_confined, settled, workers
@@ -123,10 +124,22 @@ async def test_a_decode_that_needs_too_much_memory_is_ended(open_cage: OpenCage)
     assert (await inspector.inspect(in_memory(SMALL))).width == 64
 
 
+async def test_a_large_picture_is_decoded_in_memory_or_refused_for_its_size(open_cage: OpenCage) -> None:
+    inspector = await open_cage(workers=1)
+
+    def webp(side: int) -> bytes:
+        black = pyvips.Image.black(side, side, bands=3).copy(interpretation="srgb")
+        return black.webpsave_buffer(Q=30, effort=0)
+
+    assert (await inspector.inspect(in_memory(webp(6400)))).width == 6400
+    with pytest.raises(ImageTooLarge, match="more memory"):
+        await inspector.inspect(in_memory(webp(9900)))
+
+
 async def test_a_worker_serves_so_many_images_and_is_replaced(open_cage: OpenCage) -> None:
     inspector = await open_cage(workers=1, recycle_after=5)
     assert await settled(2)
-    first = {worker.pid for worker in workers() if worker.nice() < LOWEST_PRIORITY}
+    first = {worker.pid for worker in workers() if worker.nice() < LOW_PRIORITY}
 
     for _ in range(25):
         assert (await inspector.inspect(in_memory(SMALL))).width == 64

@@ -10,6 +10,7 @@ from bodies import in_memory
 from made_images import encoded, gradient, slow_png
 from tintype.imaging.inspect import Inspector
 from tintype.imaging.lanes import Lane
+from tintype.imaging.process import LOW_PRIORITY
 from worker_processes import busy_worker, ended, settled, workers
 
 OpenCage = Callable[..., Awaitable[Inspector]]
@@ -110,22 +111,22 @@ async def test_small_pictures_pass_while_bombs_are_decoded_and_wait(open_cage: O
     await asyncio.gather(*bombs, return_exceptions=True)
 
 
-async def test_what_takes_long_has_the_lowest_priority(open_cage: OpenCage) -> None:
+async def test_what_takes_long_has_a_low_priority(open_cage: OpenCage) -> None:
     inspector = await open_cage(workers=2, **LARGE)
     assert await settled(3)
     bomb = asyncio.create_task(inspector.inspect(in_memory(BOMB)))
 
     heavy = await busy_worker()
 
-    assert heavy.nice() == 19
-    assert sorted(worker.nice() for worker in workers()) == [psutil.Process().nice()] * 2 + [19]
+    assert heavy.nice() == LOW_PRIORITY
+    assert sorted(worker.nice() for worker in workers()) == [psutil.Process().nice()] * 2 + [LOW_PRIORITY]
     bomb.cancel()
 
 
 async def test_a_picture_that_takes_longer_than_its_header_told_moves_over(open_cage: OpenCage) -> None:
     inspector = await open_cage(workers=1, wall_seconds=30)
     assert await settled(2)
-    ordinary = next(worker for worker in workers() if worker.nice() < 19)
+    ordinary = next(worker for worker in workers() if worker.nice() < LOW_PRIORITY)
     ordinary.suspend()
     hidden = asyncio.create_task(inspector.inspect(in_memory(SMALL), "greedy"))
     await asyncio.sleep(0.1)
@@ -134,7 +135,7 @@ async def test_a_picture_that_takes_longer_than_its_header_told_moves_over(open_
 
     assert found.width == 64
     assert not hidden.done()
-    assert ordinary.nice() == 19
+    assert ordinary.nice() == LOW_PRIORITY
     ordinary.resume()
     assert (await hidden).width == 64
     for _ in range(200):

@@ -1,7 +1,7 @@
 """The cage: decoding happens in worker processes that can be killed, and that can do nothing else.
 
 A file that kills its worker is refused; its neighbours do not notice. Pictures that take long to
-decode have workers of their own, at the lowest priority, so that ordinary ones never wait behind them.
+decode have workers of their own, at a low priority, so that ordinary ones never wait behind them.
 """
 
 import asyncio

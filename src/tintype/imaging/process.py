@@ -26,7 +26,8 @@ START_SECONDS = 60
 """For a worker to become ready; on a busy T2 instance imports alone take seconds."""
 WATCH_SECONDS = 0.025
 """How often memory and time of a running job are looked at. Most jobs end before the first look."""
-LOWEST_PRIORITY = 19
+LOW_PRIORITY = 10
+"""Of what takes long: a tenth of a core where ordinary pictures want all of it, so that it does end."""
 MEMORY_SLACK = 256 * MiB
 """Address space above the limit of resident memory: much is reserved and never touched."""
 
@@ -36,6 +37,7 @@ _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "VIPS_BLOCK_UNTRUSTED": "1",
     "VIPS_CONCURRENCY": "1",
+    "VIPS_DISC_THRESHOLD": "1024g",  # large pictures stay in memory, within its limit: no file can be opened
     "VIPS_WARNING": "0",
 }
 _PASSED_ON = ("LD_LIBRARY_PATH",)
@@ -67,7 +69,7 @@ class WorkerProcess:
         """What confines it: `seccomp` or `rlimits`."""
         self.served = 0
         self.gave_way = False
-        """It has the lowest priority, for good: to raise it again takes a privilege."""
+        """It has a low priority, for good: to raise it again takes a privilege."""
         self.lost = False
         """It has ended or is about to: no more jobs for it."""
         self._process = process
@@ -128,11 +130,11 @@ class WorkerProcess:
         """Leave the processor to whatever else wants it, from now on."""
         self.gave_way = True
         with contextlib.suppress(OSError):  # it has just ended
-            os.setpriority(os.PRIO_PGRP, self._process.pid, LOWEST_PRIORITY)
+            os.setpriority(os.PRIO_PGRP, self._process.pid, LOW_PRIORITY)
         # It is a session of its own, and sessions share the processor before their processes do
         # where the kernel groups them (sched(7), "The autogroup feature").
         with contextlib.suppress(OSError):
-            Path(f"/proc/{self._process.pid}/autogroup").write_text(f"{LOWEST_PRIORITY}\n")
+            Path(f"/proc/{self._process.pid}/autogroup").write_text(f"{LOW_PRIORITY}\n")
 
     def kill(self, why: str | None = None) -> None:
         """End the process now; whoever waits for its answer learns why."""

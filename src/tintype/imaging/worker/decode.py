@@ -38,6 +38,7 @@ _COARSE = 4
 """Alpha is taken into account from a quarter of the size on: on every pixel it costs a third more."""
 _DRAIN = 64
 
+_OUT_OF_MEMORY = re.compile(r"out of memory|[Cc]annot allocate memory")
 _UNSUPPORTED = re.compile(
     r"not supported|unsupported|not configured|not been built|not implemented", re.IGNORECASE
 )
@@ -97,6 +98,8 @@ def refusal(detail: str) -> Refused:
     """Turn a decoder's message into a reason: its last telling line, in printable characters."""
     lines = [line for line in detail.splitlines() if not _NOISE.search(line)]
     reason = _UNPRINTABLE.sub(" ", lines[-1] if lines else "damaged data").strip()[:MAX_REASON]
+    if _OUT_OF_MEMORY.search(detail):
+        return Refused(Kind.TOO_LARGE, "more memory than a decoder may have")
     return Refused(Kind.UNSUPPORTED if _UNSUPPORTED.search(detail) else Kind.CORRUPT, reason)
 
 
