@@ -4,6 +4,10 @@ A connection never works with the rights that it logged in with. For one owner i
 `tintype_app`, which row-level security shows that owner's rows; for work across owners it becomes
 `tintype_worker`. Both are said in each transaction and end with it, so that neither the pool nor a pooler
 between us and the server can hand them on.
+
+What is done in batches across owners (new images, looks for their bytes) is the worker's, with the owner in
+each row. A policy over a list of owners would let every row of a batch touch every owner of it all the same,
+and cost a comparison a row; a transaction for each owner would cost the batch.
 """
 
 import contextlib
