@@ -126,7 +126,6 @@ async def stream_events(request: Request, params: Annotated[StreamParams, Query(
         return not wanted or matches(wanted, attributes_of(event.kind.value, owner, event.payload))
 
     settings = context.settings.events
-    context.streams.require(owner, settings.max_streams)
     stream = Stream(
         context.database,
         context.parts.bell,
@@ -137,6 +136,7 @@ async def stream_events(request: Request, params: Annotated[StreamParams, Query(
         settings.heartbeat_seconds,
     )
     position = _last_event_id(request, params.after)
+    context.streams.require(owner, settings.max_streams)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     return StreamingResponse(stream.follow(position), media_type="text/event-stream", headers=headers)
 
