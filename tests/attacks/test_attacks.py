@@ -38,7 +38,7 @@ NOT_HERE = {
     ("auth", "api-key"): "the service attacked here has no identity; journeys/test_identity.py attacks keys",
     ("auth", "jwt"): "as above; journeys/test_tokens_of_issuers.py attacks tokens",
     ("auth", "isolation"): "as above; journeys/test_isolation.py attacks owners, test_questions.py links",
-    ("tus", None): "there are no resumable uploads",
+    ("tus", None): "they need two owners: test_tus_attacks.py",
     ("direct", None): "there are no uploads straight to S3",
     ("urls", None): "there are no uploads by address: the service fetches nothing",
 }
