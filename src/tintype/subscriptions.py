@@ -252,7 +252,9 @@ class Subscriptions:
             current = await subscriptions.lock(tx, owner, subscription_id)
             _require_live(current)
             if current.channel is not Channel.WEBHOOK:
-                raise SubscriptionState("Only webhooks have a secret.", details={"status": current.status})
+                raise SubscriptionState(
+                    "Only webhooks have a secret.", details={"subscription_status": current.status}
+                )
             return await subscriptions.rotate_secret(tx, current, secrets.token_bytes(32), OVERLAP_SECONDS)
 
         return await self.database.run(work, owner)
@@ -606,4 +608,4 @@ def _require_own(current: Subscription) -> None:
 
 
 def _state(current: Subscription, sentence: str) -> SubscriptionState:
-    return SubscriptionState(sentence, details={"status": current.status.value})
+    return SubscriptionState(sentence, details={"subscription_status": current.status.value})

@@ -135,7 +135,8 @@ def test_a_newer_link_ends_the_older_one(client: httpx.Client, service: Service,
     assert (old.status_code, old.json()["code"]) == (410, "subscription_link_expired")
     assert client.post(newer).status_code == 200
     late = client.post(f"/v1/subscriptions/{made['id']}/resend")
-    assert (late.status_code, late.json()["code"], late.json()["status"]) == (409, "subscription_state", 409)
+    assert (late.status_code, late.json()["code"]) == (409, "subscription_state")
+    assert late.json()["subscription_status"] == "active"
 
 
 @pytest.mark.parametrize("way", ["confirm", "unsubscribe"])

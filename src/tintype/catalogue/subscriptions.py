@@ -356,7 +356,7 @@ def _require(current: Subscription, status: Status, verb: str) -> None:
     if current.status is not status:
         raise SubscriptionState(
             f"The subscription is {current.status}; only {status} ones can be {verb}.",
-            details={"status": str(current.status)},
+            details={"subscription_status": str(current.status)},
         )
 
 

@@ -409,7 +409,7 @@ class TooManySubscriptions(TintypeError):
 
 
 class SubscriptionState(TintypeError):
-    """The subscription is in a state, told as `status`, in which this cannot be done."""
+    """The subscription is in a state, told as `subscription_status`, in which this cannot be done."""
 
     code = "subscription_state"
     title = "The subscription cannot do that now"

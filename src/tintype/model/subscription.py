@@ -152,7 +152,7 @@ def masked(channel: Channel, address: str) -> str:
 
 def _email(text: str) -> str:
     try:
-        return validate_email(text, check_deliverability=False).normalized
+        return validate_email(text, check_deliverability=False, strict=True).normalized
     except EmailNotValidError as error:
         raise RequestInvalid(f"This is no e-mail address: {error}") from error
 

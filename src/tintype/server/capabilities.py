@@ -103,6 +103,7 @@ class CapabilitiesOut(BaseModel):
                 },
                 "protocols": ["multipart", "raw"],
                 "channels": ["outbox"],
+                "subscriptions": {"email": "tintype", "sms": "tintype", "webhook": "tintype"},
                 "features": ["digests", "full-inspection", "idempotency-key", "links", "ranges", "trash"],
             }
         },
@@ -113,6 +114,9 @@ class CapabilitiesOut(BaseModel):
     limits: LimitsOut
     protocols: list[str] = Field(description="How images are sent: `multipart` forms, `raw` bodies.")
     channels: list[str] = Field(description="Where events go: `sns`, or the laptop's `outbox`.")
+    subscriptions: dict[str, str] = Field(
+        description="The channels that an address can be subscribed by, and who delivers: `tintype` or `sns`."
+    )
     features: list[str]
 
 
@@ -148,6 +152,10 @@ async def read_capabilities(request: Request) -> dict[str, Any]:
         },
         "protocols": ["multipart", "raw"],
         "channels": ["outbox" if settings.events.topic_arn is None else "sns"],
+        "subscriptions": {
+            channel.value: provider.value
+            for channel, provider in context.parts.subscriptions.channels.items()
+        },
         "features": _features(settings),
     }
 

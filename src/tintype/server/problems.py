@@ -128,7 +128,7 @@ KINDS: dict[type[TintypeError], Kind] = {
     ),
     errors.AddressRefused: Kind(422, "Name an address on the public internet, by https."),
     errors.ChannelUnavailable: Kind(
-        422, "Use one of the `channels` of `GET /v1/capabilities`, or ask the operator for this one."
+        422, "Use one of the `subscriptions` of `GET /v1/capabilities`, or ask the operator for this one."
     ),
     errors.CodeInvalid: Kind(422, "Type the newest code again, or have another one sent by `resend`."),
     errors.TicketInvalid: Kind(403, "Open the link of the message again, whole."),
