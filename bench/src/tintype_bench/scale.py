@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from uuid import UUID
 import psutil
 import psycopg
 import typer
+from psycopg import sql
 from rich.console import Console
 from rich.table import Table
 
@@ -176,12 +178,28 @@ def _fill(superusers_url: str, count: int, etag: str) -> None:
     begun = time.monotonic()
     first = ("local", "ready", False, "a.jpg", "jpg", "image/jpeg", SIZE)
     last = (etag, 4000, 3000, 1, 1, "{}", "{}", "{}", "{}", "a.jpg", "raw")
-    with psycopg.connect(superusers_url, autocommit=True) as connection:
+    with psycopg.connect(superusers_url, autocommit=True) as connection, _without_indexes(connection):
         with connection.cursor() as cursor, cursor.copy(f"COPY images ({_COLUMNS}) FROM STDIN") as copy:
             for image_id in rows(count):
                 copy.write_row((image_id, *first, image_id.bytes + image_id.bytes, *last))
         connection.execute("VACUUM ANALYZE images")
     console.print(f"{count} rows in {time.monotonic() - begun:.0f} s")
+
+
+@contextmanager
+def _without_indexes(connection: psycopg.Connection) -> Generator[None]:
+    """Let go of triggers and indexes for the block: to make them afterwards takes a tenth of the time."""
+    cursor = connection.execute(
+        "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'images' AND indexname <> 'images_pkey'"
+    )
+    indexes: dict[str, str] = dict(cursor.fetchall())
+    connection.execute("ALTER TABLE images DISABLE TRIGGER USER")
+    for name in indexes:
+        connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(name)))
+    yield
+    for definition in indexes.values():
+        connection.execute(definition.encode())
+    connection.execute("ALTER TABLE images ENABLE TRIGGER USER")
 
 
 def _make_files(place: Path, count: int) -> None:
