@@ -39,7 +39,7 @@ NOT_HERE = {
     ("auth", "jwt"): "as above; journeys/test_tokens_of_issuers.py attacks tokens",
     ("auth", "isolation"): "as above; journeys/test_isolation.py attacks owners, test_questions.py links",
     ("tus", None): "they need two owners: test_tus_attacks.py",
-    ("direct", None): "there are no uploads straight to S3",
+    ("direct", None): "they need two owners, and limits of their own: test_direct_attacks.py",
     ("urls", None): "there are no uploads by address: the service fetches nothing",
 }
 """Groups that are not tried here, with the reason."""

@@ -60,13 +60,13 @@ async def _take_chunk(request: Request, texts: dict[str, list[str]], part: FileP
     """Keep a chunk; whoever finds that it was the last one makes the image."""
     context = context_of(request)
     chunk = _chunk(texts)
+    if part.body.length == 0 or chunk.offset + part.body.length > chunk.total:
+        raise LengthInconsistent(f"The chunk does not lie within the file's {chunk.total} bytes.")
     session = await _session(request, chunk, part.filename)
     if session.state is SessionState.DONE:
         return await answer_session(context, session)
     if session.state is SessionState.REJECTED:
         raise session.rejection()
-    if part.body.length == 0 or chunk.offset + part.body.length > chunk.total:
-        raise LengthInconsistent(f"The chunk does not lie within the file's {chunk.total} bytes.")
     key = f"{incoming_prefix(session.id)}chunk-{chunk.offset:015d}"
     await context.objects.put(key, part.body, content_type="application/octet-stream", metadata={})
     chunks = [
