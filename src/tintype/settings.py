@@ -425,7 +425,7 @@ class IssuerSettings(BaseModel):
     )
     scopes_prefix: str = Field(
         default="",
-        description="What stands before `read`, `write`, `admin` and `location` there: `tintype/`, for example.",
+        description="What stands before the scopes' names there: `tintype/`, for example.",
     )
 
     @field_validator("url", "jwks_url")
