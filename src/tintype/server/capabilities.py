@@ -101,7 +101,7 @@ class CapabilitiesOut(BaseModel):
                     "bytes_per_second": 0,
                     "open_requests": 512,
                 },
-                "protocols": ["multipart", "raw"],
+                "protocols": ["multipart", "raw", "tus", "resumable", "direct"],
                 "channels": ["outbox"],
                 "subscriptions": {"email": "tintype", "sms": "tintype", "webhook": "tintype"},
                 "features": ["digests", "full-inspection", "idempotency-key", "links", "ranges", "trash"],
@@ -112,7 +112,7 @@ class CapabilitiesOut(BaseModel):
     version: str
     types: list[TypeOut]
     limits: LimitsOut
-    protocols: list[str] = Field(description="How images are sent: `multipart` forms, `raw` bodies.")
+    protocols: list[str] = Field(description="How images are sent: see docs/uploads.md.")
     channels: list[str] = Field(description="Where events go: `sns`, or the laptop's `outbox`.")
     subscriptions: dict[str, str] = Field(
         description="The channels that an address can be subscribed by, and who delivers: `tintype` or `sns`."
@@ -150,7 +150,7 @@ async def read_capabilities(request: Request) -> dict[str, Any]:
             **settings.imaging.model_dump(),
             "max_head_bytes": MAX_HEAD_BYTES,
         },
-        "protocols": ["multipart", "raw"],
+        "protocols": ["multipart", "raw", "tus", "resumable", "direct"],
         "channels": ["outbox" if settings.events.topic_arn is None else "sns"],
         "subscriptions": {
             channel.value: provider.value
