@@ -48,7 +48,7 @@ def test_capabilities_are_what_the_settings_say(client: httpx.Client) -> None:
     told = client.get("/v1/capabilities").json()
     assert {"content_type": "image/jpeg", "extension": "jpg"} in told["types"]
     assert told["limits"]["max_upload_bytes"] == 50 * 1024 * 1024
-    assert told["protocols"] == ["multipart", "raw"]
+    assert told["protocols"] == ["multipart", "raw", "tus", "resumable", "direct"]
     assert told["channels"] == ["outbox"]
     assert told["subscriptions"] == {"email": "tintype", "sms": "tintype", "webhook": "tintype"}
     assert "full-inspection" in told["features"]
