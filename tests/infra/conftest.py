@@ -27,7 +27,7 @@ TABLES = {
             "name": "serious",
             "account": ACCOUNT,
             "region": "eu-central-1",
-            "certificate_arn": f"arn:aws:acm:eu-central-1:{ACCOUNT}:certificate/11111111-2222-3333-4444-555555555555",
+            "certificate_arn": f"arn:aws:acm:eu-central-1:{ACCOUNT}:certificate/11111111-2222",
             "public_url": "https://images.example.com",
             "cors_origins": ["https://shop.example.com"],
             "egress": "nat-per-zone",

@@ -6,11 +6,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import boto3
 import httpx
-from psycopg import conninfo
 
 from tintype.catalogue.logins import ensure_logins
+from tintype.catalogue.master_secret import url_with_secret
 from tintype.catalogue.migrations import migrate
 from tintype.model.errors import TintypeError
 from tintype.settings import Settings
@@ -45,22 +44,12 @@ def handler(event: Mapping[str, Any], _invocation: object) -> None:
 
 
 async def _bring_up_to_date(settings: Settings) -> None:
-    url = _migrators_url(settings)
+    if settings.database.url is None:
+        raise ValueError("TINTYPE_DATABASE__URL names no database.")
+    url = url_with_secret(settings.database.url.get_secret_value(), os.environ["TINTYPE_MIGRATOR_SECRET"])
     steps = await migrate(url)
     logins = await ensure_logins(url, os.environ["TINTYPE_MIGRATOR_LOGINS"].split(","))
     _LOG.info("migrate.done", steps=steps, logins=logins)
-
-
-def _migrators_url(settings: Settings) -> str:
-    """Return the database's URL with the secret that RDS keeps for its master user."""
-    if settings.database.url is None:
-        raise ValueError("TINTYPE_DATABASE__URL names no database.")
-    secrets = boto3.client("secretsmanager")
-    answer = secrets.get_secret_value(SecretId=os.environ["TINTYPE_MIGRATOR_SECRET"])
-    secret = json.loads(answer["SecretString"])
-    return conninfo.make_conninfo(
-        settings.database.url.get_secret_value(), user=secret["username"], password=secret["password"]
-    )
 
 
 def _answer(event: Mapping[str, Any], status: str, reason: str) -> None:

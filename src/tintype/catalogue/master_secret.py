@@ -1,0 +1,17 @@
+"""The secret that RDS keeps for its master user, who is logged in as by migrations alone."""
+
+import json
+
+import boto3
+from psycopg import conninfo
+
+
+def url_with_secret(url: str, secret_arn: str) -> str:
+    """Return the URL with the master user's name and password, as they are now.
+
+    RDS changes the password every week (Amazon RDS User Guide, "Password management with Amazon RDS and
+    AWS Secrets Manager"). Raises botocore's errors.
+    """
+    answer = boto3.client("secretsmanager").get_secret_value(SecretId=secret_arn)
+    secret = json.loads(answer["SecretString"])
+    return conninfo.make_conninfo(url, user=secret["username"], password=secret["password"])
