@@ -7,11 +7,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tintype_bench import corpus
+from tintype.imaging.headers import read_header
+from tintype.imaging.lanes import HEAVY_SECONDS, expected_seconds
+from tintype.imaging.sniff import HEAD_BYTES, sniff
+from tintype.model.body import Body
+from tintype.settings import ImagingSettings
+from tintype_bench import bombs, corpus
 from tintype_bench.distinct import Distinct
 from tintype_bench.load import Order, Outcome
 from tintype_bench.processes import Server, free_port, listens
-from tintype_bench.results import Cpu, Result, Row, Run
+from tintype_bench.results import Cpu, Crowd, Result, Row, Run, Siege
 from tintype_bench.targets import verdicts
 
 SMALL = corpus.Photo("small", 30_000, 320, 240)
@@ -52,7 +57,8 @@ def test_an_answer_other_than_2xx_is_an_error_and_ends_the_run(photo: Path, tmp_
 
 def test_the_bench_measures_uploads_and_keeps_its_tables(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tintype_bench", "--contestants", "floor", "--sizes", "100KB"]
-    command += ["--concurrency", "2", "--seconds", "0.2", "--rounds", "1", "--out", str(tmp_path)]
+    command += ["--concurrency", "2", "--seconds", "0.2", "--rounds", "1", "--parts", "uploads"]
+    command += ["--out", str(tmp_path)]
 
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
 
@@ -81,6 +87,31 @@ def test_a_contestant_that_failed_is_compared_with_nobody() -> None:
     ours, plain = _row("tintype", [1300]), _row("plain", [100], errors={"500": 1})
 
     assert verdicts(_result(ours, plain)) == []
+
+
+def test_what_holds_under_bombs_is_judged_beside_the_quiet_of_the_same_round() -> None:
+    siege = Siege(quiet_p99_ms=[10, 40, 10], besieged_p99_ms=[19, 60, 25], bombs={"201": 3}, errors={})
+    crowd = Crowd(
+        at_once=50, megapixels=40, uploads=45, errors={"503": 5}, peak_api_bytes=310_000_000,
+        peak_workers_bytes=1,
+    )  # fmt: skip
+
+    kept = {each.what: each.kept for each in verdicts(Result(machine={}, options={}, rows=[], decoding=[],
+        siege=siege, crowd=crowd))}  # fmt: skip
+
+    assert siege.times_quiet == 1.9
+    assert list(kept.values()) == [True, False]
+
+
+def test_a_bomb_is_within_all_limits_and_takes_long(tmp_path: Path) -> None:
+    limits = ImagingSettings()
+    for path in bombs.make(tmp_path).iterdir():
+        data = path.read_bytes()
+        kind = sniff(data[:HEAD_BYTES])
+        assert kind is not None
+        header = read_header(kind, Body(len(data), bytes(32), memory=data), limits)
+        assert expected_seconds(header) > HEAVY_SECONDS
+        assert len(data) < 2_000_000
 
 
 def _send(order: Order) -> Outcome:

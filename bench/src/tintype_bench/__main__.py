@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tintype_bench import corpus, machine, report
+from tintype_bench import corpus, machine, pressure, report
 from tintype_bench.contestants import Contestant, Inspect, contestants
 from tintype_bench.results import Decoding, Result, Row
 from tintype_bench.rounds import Cell, Plan, measure
@@ -20,6 +20,9 @@ from tintype_bench.surroundings import Surroundings
 from tintype_bench.targets import CONCURRENCY
 
 DECODER_SECONDS = 3.0
+PARTS = ("uploads", "siege", "crowd")
+SIEGE_SECONDS = 8.0
+"""Of each short run there: a p99 needs some hundred uploads."""
 
 WIDTH = 150
 """Of the tables, in characters, where no terminal tells its own."""
@@ -36,6 +39,7 @@ class Choice:
     concurrencies: Sequence[int]
     contestants: Sequence[Contestant]
     plan: Plan
+    parts: Collection[str]
 
     def cells(self, folder: Path) -> Iterator[tuple[Cell, list[Contestant]]]:
         """Yield every size at every concurrency, and who takes part there."""
@@ -59,6 +63,7 @@ def main(
     inspect: Annotated[
         Inspect, typer.Option(help="What Tintype does with a header alone, or with all.")
     ] = "header",
+    parts: Annotated[str | None, typer.Option(help="Of uploads,siege,crowd; --quick: uploads alone.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the result is kept.")] = None,
 ) -> None:
     """Measure Tintype beside a plain application and the floor, and keep the result."""
@@ -70,12 +75,13 @@ def main(
             everyone[name] for name in _list(who, "floor,plain,tintype" if quick else ",".join(everyone))
         ],
         plan=Plan(seconds or (1.0 if quick else 2.0), rounds or (1 if quick else 3)),
+        parts=_list(parts, "uploads" if quick else ",".join(PARTS)),
     )
     result = _measure(chosen, {"inspection": inspect, "command": " ".join(["tintype_bench", *sys.argv[1:]])})
     report.show(result, Console(width=None if sys.stdout.isatty() else WIDTH))
     if out is not None or not quick:
         console.print(f"kept in {report.write(result, out or Path('bench/results'), _name())}")
-    if _failed(result.rows, everyone.values()):
+    if _failed(result, everyone.values()):
         raise typer.Exit(1)
 
 
@@ -92,13 +98,22 @@ def _measure(choice: Choice, options: dict[str, str]) -> Result:
         folder = Path(name)
         folder.chmod(0o755)  # PostgreSQL does not run as root, and must get to its data
         with Surroundings(folder) as around:
-            for cell, there in choice.cells(folder):
+            for cell, there in choice.cells(folder) if "uploads" in choice.parts else ():
                 console.print(f"{cell.size} x {cell.concurrency}: {', '.join(one.name for one in there)}")
                 measured = measure(around, choice.plan, cell, there)
                 rows += measured
                 decoding += _decoding(cell, measured)
+            siege = crowd = None
+            if "siege" in choice.parts:
+                console.print("ordinary uploads under bombs")
+                siege = pressure.besiege(around, max(choice.plan.seconds, SIEGE_SECONDS), choice.plan.rounds)
+            if "crowd" in choice.parts:
+                console.print(f"a crowd of {pressure.CROWD} large photographs")
+                crowd = pressure.crowd(around)
     options |= {"load average after": machine.load_average()}
-    return Result(machine=machine.describe(), options=options, rows=rows, decoding=decoding)
+    return Result(
+        machine=machine.describe(), options=options, rows=rows, decoding=decoding, siege=siege, crowd=crowd
+    )
 
 
 def _decoding(cell: Cell, rows: Sequence[Row]) -> list[Decoding]:
@@ -128,9 +143,13 @@ def _name() -> str:
     return f"{datetime.now(UTC):%Y-%m-%d}-{commit.stdout.strip() or 'unversioned'}"
 
 
-def _failed(rows: Sequence[Row], everyone: Iterable[Contestant]) -> bool:
+def _failed(result: Result, everyone: Iterable[Contestant]) -> bool:
     allowed = {one.name for one in everyone if not one.must_succeed}
-    return any(row.errors and row.contestant not in allowed for row in rows)
+    if result.siege is not None and result.siege.errors:
+        return True
+    if result.crowd is not None and not result.crowd.is_answered:
+        return True
+    return any(row.errors and row.contestant not in allowed for row in result.rows)
 
 
 if __name__ == "__main__":

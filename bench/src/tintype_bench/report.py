@@ -1,6 +1,6 @@
 """A result as tables: on a terminal while people wait, and as Markdown in `bench/results/`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from tintype_bench.results import Result, Row
+from tintype_bench.results import Crowd, Result, Row, Siege
 from tintype_bench.targets import verdicts
 
 
@@ -56,9 +56,14 @@ sender (load) are apart. Peak memory is VmHWM of a process that was started for 
 
 def tables(result: Result) -> Iterable[Table]:
     """Yield everything there is to show."""
-    yield Table("Uploads", UPLOAD_COLUMNS, [_upload_line(row) for row in result.rows])
+    if result.rows:
+        yield Table("Uploads", UPLOAD_COLUMNS, [_upload_line(row) for row in result.rows])
     if result.decoding:
         yield _decoding(result)
+    if result.siege is not None:
+        yield _siege(result.siege)
+    if result.crowd is not None:
+        yield _crowd(result.crowd)
     judged = verdicts(result)
     if judged:
         lines = [[v.what, v.measured, v.promised, "kept" if v.kept else "MISSED"] for v in judged]
@@ -123,6 +128,26 @@ def _decoding(result: Result) -> Table:
         for row in result.decoding
     ]
     return Table("Full inspection beside the bare decoder", columns, lines)
+
+
+def _siege(siege: Siege) -> Table:
+    rounds = zip(siege.quiet_p99_ms, siege.besieged_p99_ms, strict=True)
+    lines = [[str(number), *map(_number, pair)] for number, pair in enumerate(rounds, 1)]
+    lines.append(["answers to the bombs", "", _counts(siege.bombs)])
+    if siege.errors:
+        lines.append(["errors", "", _counts(siege.errors)])
+    return Table("Ordinary uploads under bombs", ("round", "quiet p99 ms", "besieged p99 ms"), lines)
+
+
+def _crowd(crowd: Crowd) -> Table:
+    columns = ("at once", "megapixels", "uploads", "peak MB", "workers MB", "errors")
+    memory = [_number(each / 1e6) for each in (crowd.peak_api_bytes, crowd.peak_workers_bytes)]
+    line = [str(crowd.at_once), _number(crowd.megapixels), str(crowd.uploads), *memory, _counts(crowd.errors)]
+    return Table("A crowd of large photographs", columns, [line])
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} x {kind}" for kind, count in counts.items())
 
 
 def _markdown_table(table: Table) -> str:

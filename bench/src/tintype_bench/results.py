@@ -128,6 +128,39 @@ class Decoding(BaseModel, frozen=True):
         return (self.full - self.header) / self.streamed - 1
 
 
+class Siege(BaseModel, frozen=True):
+    """Ordinary uploads while bombs are posted, beside the same in quiet, round by round."""
+
+    quiet_p99_ms: list[float]
+    besieged_p99_ms: list[float]
+    bombs: dict[str, int]
+    """Answers to the bombs, by status."""
+    errors: dict[str, int]
+    """Of the ordinary uploads."""
+
+    @property
+    def times_quiet(self) -> float:
+        """How many times its quiet value the p99 is: the median over the rounds."""
+        pairs = zip(self.besieged_p99_ms, self.quiet_p99_ms, strict=True)
+        return statistics.median(besieged / quiet for besieged, quiet in pairs)
+
+
+class Crowd(BaseModel, frozen=True):
+    """Many large photographs sent at once to a fresh server."""
+
+    at_once: int
+    megapixels: float
+    uploads: int
+    errors: dict[str, int]
+    peak_api_bytes: int
+    peak_workers_bytes: int
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether each one was stored, or told to come again while the decoders were busy."""
+        return set(self.errors) <= {"503"}
+
+
 class Result(BaseModel, frozen=True):
     """One run of the bench."""
 
@@ -135,6 +168,8 @@ class Result(BaseModel, frozen=True):
     options: dict[str, str]
     rows: list[Row]
     decoding: list[Decoding]
+    siege: Siege | None = None
+    crowd: Crowd | None = None
 
     def find(self, contestant: str, size: str, concurrency: int) -> Row | None:
         """Return a row, if it was measured."""

@@ -10,6 +10,8 @@ CONCURRENCY = 8
 CROWD = 64
 MEMORY_BYTES = 256 * 1000 * 1000
 DECODING_ON_TOP = 0.15
+TIMES_QUIET = 2.0
+CROWD_MEMORY_BYTES = 300 * 1000 * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ def verdicts(result: Result) -> list[Verdict]:
         if ours is not None:
             found += _beside_plain(ours, result.find("plain", size, CONCURRENCY), promise)
             found += _beside_floor(ours, result.find("floor", size, CONCURRENCY), promise)
-    return found + _memory(result) + _decoding(result)
+    return found + _memory(result) + _decoding(result) + _pressure(result)
 
 
 def _beside_plain(ours: Row, plain: Row | None, promise: Promise) -> list[Verdict]:
@@ -80,6 +82,18 @@ def _decoding(result: Result) -> list[Verdict]:
     for row in result.decoding:
         what = f"{row.size}: full inspection, on top of the decoder"
         found += _at_most(what, row.on_top, DECODING_ON_TOP, "{:.0%}")
+    return found
+
+
+def _pressure(result: Result) -> list[Verdict]:
+    found: list[Verdict] = []
+    if (siege := result.siege) is not None and not siege.errors:
+        found += _at_most(
+            "p99 of ordinary uploads under bombs, times quiet", siege.times_quiet, TIMES_QUIET, "{:.2f}"
+        )
+    if (crowd := result.crowd) is not None and crowd.is_answered:
+        what = f"{crowd.at_once} x {crowd.megapixels:.0f} MP: peak memory of the API process, MB"
+        found += _at_most(what, crowd.peak_api_bytes / 1e6, CROWD_MEMORY_BYTES / 1e6, "{:.0f}")
     return found
 
 
