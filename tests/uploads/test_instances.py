@@ -173,6 +173,6 @@ def test_nothing_is_left_in_the_store_of_uploads_that_are_finished(fleet: Fleet,
     expect(one.append(url, 300_000, content[300_000:]), 204)
 
     deadline = time.monotonic() + 5
-    while [each for each in fleet.left() if each.startswith(url.rpartition("/")[2])]:
+    while (fleet.objects / "incoming" / url.rpartition("/")[2]).exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import json
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -295,3 +297,35 @@ def test_what_is_not_there_is_404(client: httpx.Client, path: str) -> None:
 def test_the_spool_keeps_nothing(alone: Service) -> None:
     spool: Path = alone.data_dir / "spool"
     assert list(spool.iterdir()) == []
+
+
+@pytest.mark.parametrize(("version", "told"), [("8", True), ("99", False), (None, False)])
+def test_the_address_is_told_ahead_of_the_bytes_to_who_can_hear_it(
+    alone: Service,
+    version: str | None,
+    told: bool,  # noqa: FBT001
+) -> None:
+    data = picture(5_000)
+    address = httpx.URL(alone.base)
+    interop = f"Upload-Draft-Interop-Version: {version}\r\n" if version else ""
+    head = (
+        f"POST /v1/images HTTP/1.1\r\nHost: {address.netloc.decode()}\r\nUpload-Complete: ?1\r\n"
+        f"{interop}Content-Length: {len(data)}\r\n\r\n"
+    )
+    with socket.create_connection((address.host, address.port or 80), timeout=20) as wire:
+        wire.sendall(head.encode() + data[:1_000])
+        wire.settimeout(2 if told else 0.5)
+        try:
+            ahead = wire.recv(4_096).decode()
+        except TimeoutError:
+            ahead = ""
+
+    assert ahead.startswith("HTTP/1.1 104 ") == told
+    if told:
+        url = next(line.partition(" ")[2] for line in ahead.splitlines() if line.startswith("location: "))
+        with alone.client() as client:  # the connection has broken; the upload is there
+            deadline = time.monotonic() + 5
+            while (at := int(client.head(url).headers["upload-offset"])) == 0 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert at == 1_000
+            assert append(client, url, at, data[at:], last=True).status_code == 201

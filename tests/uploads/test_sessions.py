@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 
 from conformance.suite import picture
+from s3_servers import S3Server
 from tintype.catalogue import upload_tokens, uploads
 from tintype.catalogue.commits import Commits
 from tintype.catalogue.database import EVERY_OWNER, Database
@@ -44,9 +45,12 @@ from tintype.telemetry import Metrics
 LIMIT = 50_000_000
 
 
-@pytest.fixture
-def objects(tmp_path: Path) -> Objects:
-    return Objects.open(ObjectsSettings(), tmp_path)
+@pytest.fixture(params=["folder", "bucket"])
+def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
+    if request.param == "folder":
+        return Objects.open(ObjectsSettings(), tmp_path)
+    s3: S3Server = request.getfixturevalue("moto_s3")
+    return Objects.open(s3.new_bucket(), tmp_path)
 
 
 @pytest.fixture

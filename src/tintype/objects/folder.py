@@ -24,7 +24,7 @@ from tintype.model.body import Body
 from tintype.model.checkpoint import checkpoint
 from tintype.model.errors import ObjectMissing, StorageUnavailable
 from tintype.objects.info import Entry, Fragment, ObjectInfo, Stored, Version
-from tintype.objects.keys import IDENTITY, SIDECARS
+from tintype.objects.keys import IDENTITY, INCOMING, SIDECARS
 from tintype.objects.label import write_label
 
 THREADS = 16
@@ -256,6 +256,17 @@ class Folder:
             _sync_folder(path.parent)
         # Last: an object that can be seen has its sidecar.
         self._sidecar(key).unlink(missing_ok=True)
+        if key.startswith(INCOMING):
+            self._prune(path.parent)
+            self._prune(self._sidecar(key).parent)
+
+    def _prune(self, folder: Path) -> None:
+        """Remove an upload's folders once they are empty: each upload has its own, and uploads never end."""
+        with self._lock, suppress(OSError):  # not empty, or gone already
+            while folder.name != INCOMING.rstrip("/"):
+                folder.rmdir()
+                self._durable.discard(folder)
+                folder = folder.parent
 
     def _walk(self, folder: Path, prefix: str, after: str) -> Generator[ObjectInfo]:
         """Yield the objects below a folder whose keys come after `after`; keys are ASCII."""
@@ -337,7 +348,13 @@ class Folder:
         if folder not in self._durable:
             with self._lock:
                 self._make(folder)
-        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            directory = _open_folder(folder)
+        except FileNotFoundError:  # it was empty for a moment, and removed
+            with self._lock:
+                self._durable.discard(folder)
+                self._make(folder)
+            directory = _open_folder(folder)
         try:
             yield directory
         finally:
@@ -466,6 +483,10 @@ def _info(key: str, status: os.stat_result) -> ObjectInfo:
 
 def _etag(status: os.stat_result) -> str:
     return f"{status.st_mtime_ns:x}-{status.st_size:x}"
+
+
+def _open_folder(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _sync_folder(folder: Path) -> None:

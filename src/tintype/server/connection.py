@@ -5,6 +5,7 @@ request to end. Behind a balancer that is the balancer's work; on a laptop it is
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import httptools
@@ -20,6 +21,10 @@ from tintype.telemetry import get_logger
 
 MAX_HEAD_BYTES = 32 * 1024
 """Of the request target and all header fields, trailers included."""
+
+INFORMATIONAL = "tintype.informational"
+"""The ASGI extension with which an application sends an answer of status 1xx ahead of the final one: its
+`send` takes the status, its phrase and the header fields. ASGI itself has none."""
 
 _TOO_LONG = "A chunk extension or a trailer has no end. The connection is closed."
 
@@ -85,6 +90,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._wait(self.head_seconds)
         super().on_message_begin()
+        self.scope["extensions"] = {INFORMATIONAL: {"send": self._inform}}
 
     def on_url(self, url: bytes) -> None:
         """Take a piece of the request target."""
@@ -153,6 +159,13 @@ class Connection(HttpToolsProtocol):
         self.transport.write(_answer(self._refusal or HttpInvalid(f"{msg} The connection is closed.")))
         self.transport.write_eof()
         self._wait(self.linger_seconds)
+
+    def _inform(self, status: int, phrase: str, headers: Mapping[str, str]) -> None:
+        """Send an informational answer, unless the final one has begun (RFC 9110, section 15.2)."""
+        if self.transport.is_closing() or self.cycle.response_started:
+            return
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self.transport.write(f"HTTP/1.1 {status} {phrase}\r\n{lines}\r\n".encode())
 
     def _feed(self, data: bytes) -> None:
         try:

@@ -32,6 +32,7 @@ from tintype.server.access import principal_of
 from tintype.server.announced import digest_field, digests_of
 from tintype.server.arriving import body_of, declared_length, field_of
 from tintype.server.checksums import ContentDigest, content_digests
+from tintype.server.connection import INFORMATIONAL
 from tintype.server.context import Context, context_of
 from tintype.server.middleware import MORE_HEADERS
 from tintype.server.schemas import image_resource
@@ -39,8 +40,6 @@ from tintype.server.upload_states import image_of, piecewise, upload_url
 from tintype.server.warnings import declared_type_of
 
 BODY_TYPE = "application/partial-upload"
-INFORMATIONAL = "tintype.informational"
-"""The ASGI extension of our own connection: a function that sends a 1xx answer ahead of the final one."""
 
 _NUMBER = re.compile(r"[0-9]{1,15}")  # RFC 9651, section 3.3.1
 
@@ -87,7 +86,8 @@ async def begin(request: Request) -> Response:
         raise UploadEmpty("The upload has no bytes. Check the file that you are sending.")
     sessions = context.parts.sessions
     session = await sessions.open(_opening(request, length))
-    await _tell_early(request, context, session)
+    if count != 0:
+        _tell_early(request, context, session)
     headers = {"location": upload_url(context, session.id)}
     try:
         session = await _append(request, session, 0, count, length, is_last=is_last)
@@ -199,13 +199,14 @@ def _disposed_name(request: Request) -> str:
     return message.get_filename("")
 
 
-async def _tell_early(request: Request, context: Context, session: Session) -> None:
+def _tell_early(request: Request, context: Context, session: Session) -> None:
     """Tell the upload's address before its bytes have come, to a client that can hear it (status 104)."""
-    inform = request.scope.get("extensions", {}).get(INFORMATIONAL)
+    inform = request.scope.get("extensions", {}).get(INFORMATIONAL, {}).get("send")
     version = _version(request)
     if inform is not None and version in DRAFTS:
         inform(
             104,
+            "Upload Resumption Supported",
             {
                 "upload-draft-interop-version": str(version),
                 "location": upload_url(context, session.id),
