@@ -49,6 +49,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "rotate_secret": {},
     "test_subscription": {},
     "replay_events": {"json": {"after": 0}},
+    "list_deliveries": {},
 }
 
 # Routes that name no object of anybody's; what they could show or touch is asked below.
@@ -84,6 +85,10 @@ NAMELESS = {
     "make_subscription",
     "list_subscriptions",
     "preview_filter",
+    "list_events",
+    "stream_events",
+    "mailbox",  # on a laptop alone, where there is one owner
+    "mail",
     "read_me",
     "read_instance",
     "read_capabilities",
@@ -262,6 +267,28 @@ def test_subscriptions_are_listed_to_their_owner(
     assert not {each["id"] for each in anna.get("/v1/subscriptions", params=cursor).json()["data"]} & listed(
         bert
     )
+
+
+def test_the_log_and_its_stream_tell_of_one_s_own_images(
+    anna: httpx.Client, bert: httpx.Client, belongings: Belongings
+) -> None:
+    def told(client: httpx.Client) -> set[str]:
+        events = client.get("/v1/events?limit=500").json()["data"]
+        return {event["data"].get("id") for event in events}
+
+    theirs = {belongings.ready["image_id"], belongings.trashed["image_id"]}
+    assert theirs <= told(bert)
+    assert not theirs & told(anna)
+    with anna.stream("GET", "/v1/events/stream?after=0", timeout=1) as stream:
+        heard = ""
+        try:
+            for text in stream.iter_text():
+                heard += text
+        except httpx.ReadTimeout:
+            pass
+    assert heard
+    assert not any(image in heard for image in theirs)
+    assert {client.get(path).status_code for client in (anna, bert) for path in ("/mail", "/mail/x")} == {404}
 
 
 def test_a_filter_is_tried_on_one_s_own_images(anna: httpx.Client, belongings: Belongings) -> None:

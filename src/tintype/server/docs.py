@@ -5,11 +5,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Literal, Union, cast, get_args, get_origin
+from typing import Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, IPvAnyNetwork, SecretStr
 from pydantic.fields import FieldInfo
 
+from tintype.server import event_schemas
 from tintype.server.app import describe
 from tintype.server.problems import KINDS, meaning_of
 from tintype.settings import Settings
@@ -66,8 +67,13 @@ def pages() -> dict[str, str]:
     return {
         "errors.md": errors_page(),
         "settings.md": settings_page(),
-        "openapi.json": json.dumps(describe().openapi(), indent=2, ensure_ascii=False) + "\n",
+        "openapi.json": _json(describe().openapi()),
+        **{name: _json(schema) for name, schema in event_schemas.documents().items()},
     }
+
+
+def _json(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def errors_page() -> str:
@@ -177,6 +183,7 @@ def main() -> None:
     """Write the pages into the folder that the command line names."""
     folder = Path(sys.argv[1])
     for name, text in pages().items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
 
 
