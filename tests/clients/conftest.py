@@ -68,7 +68,7 @@ def pages(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 # as the base class has it
         """Tell nothing."""
 
 

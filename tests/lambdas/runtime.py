@@ -73,7 +73,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     function: Function
 
-    def handle_error(self, *_: object) -> None:
+    def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing of a process that was killed."""
 
 
@@ -81,10 +81,14 @@ class _Api(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm: ClassVar[bool] = True
     wbufsize = -1
-    server: _Server
+
+    @property
+    def function(self) -> Function:
+        assert isinstance(self.server, _Server)
+        return self.server.function
 
     def do_GET(self) -> None:
-        request_id, event = self.server.function._invocations.get()  # noqa: SLF001 # its other half
+        request_id, event = self.function._invocations.get()  # noqa: SLF001 # its other half
         headers = {
             "Content-Type": "application/json",
             "Lambda-Runtime-Aws-Request-Id": request_id,
@@ -95,10 +99,10 @@ class _Api(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        self.server.function._answers.put((self.path.rpartition("/")[2], body))  # noqa: SLF001
+        self.function._answers.put((self.path.rpartition("/")[2], body))  # noqa: SLF001
         self._answer(202, b"", {})
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 # as the base class has it
         """Tell nothing."""
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:

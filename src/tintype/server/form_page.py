@@ -32,7 +32,8 @@ _PAGE = """<!doctype html>
 :root {{ color-scheme: light dark; --ink: #1c1a17; --paper: #f6f3ee; --card: #fffdf9; --line: #cfc6b8;
   --quiet: #504a41; --accent: #7a2e12; --on-accent: #fff; --good: #1d5331; --bad: #8c1d18 }}
 @media (prefers-color-scheme: dark) {{ :root {{ --ink: #f2ede4; --paper: #171513; --card: #211e1b;
-  --line: #4a433a; --quiet: #c9c0b2; --accent: #f0b48f; --on-accent: #241006; --good: #9fdcb4; --bad: #ffb4ab }} }}
+  --line: #4a433a; --quiet: #c9c0b2; --accent: #f0b48f; --on-accent: #241006; --good: #9fdcb4;
+  --bad: #ffb4ab }} }}
 * {{ box-sizing: border-box }}
 body {{ margin: 0; min-height: 100vh; padding: clamp(1rem, 6vw, 5rem) 1rem; background: var(--paper);
   color: var(--ink); font: 1.0625rem/1.55 system-ui, sans-serif }}
