@@ -89,7 +89,7 @@ def test_an_address_is_used_in_one_spelling(channel: Channel, sent: str, used: s
         (
             Channel.SMS,
             "+49\u0661\u0665\u0661\u0661\u0662\u0663\u0664\u0665",
-        ),  # digits, and not those of a phone
+        ),  # digits of another script
         (Channel.WEBHOOK, "example.org/hook"),
         (Channel.WEBHOOK, "https:///hook"),
         (Channel.WEBHOOK, "javascript:alert(1)"),
