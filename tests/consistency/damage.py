@@ -33,6 +33,13 @@ GRACE = 0.05
 """Seconds. Nothing is uploaded while a check runs here, so an object may be judged at once."""
 
 
+def new_seed() -> int:
+    """A seed, printed where pytest shows it when the test fails; TINTYPE_SEED repeats one."""
+    seed = int(os.environ.get("TINTYPE_SEED") or random.SystemRandom().randrange(10**6))
+    print(f"TINTYPE_SEED={seed}")  # noqa: T201 # for whoever repeats it
+    return seed
+
+
 @dataclass
 class World:
     """A store, its database, and what checks and repairs them."""

@@ -5,7 +5,7 @@ lock, absence is a definite 404 on the very key, and what takes something away l
 transaction that records it. Bytes are moved into quarantine before they leave their place.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -186,11 +186,11 @@ class Repairer:
         standing = await self._with_bytes(image_id)
         if await self.objects.head(finding.key) is not None:
             raise Skip("The object is there.")
-        for source in await self._sources(standing):
+        if sources := await self._sources(standing):
             return Plan(
                 Settlement.RECOVERED,
                 "The same bytes are kept elsewhere.",
-                lambda source=source: self._bring_back(finding, standing, source),
+                lambda: self._bring_back(finding, standing, sources),
             )
         if standing.state is State.DELETED:
             return Plan(
@@ -226,35 +226,46 @@ class Repairer:
                 tx, finding, Settlement.MARKED_MISSING, "The image cannot leave the trash any more.", before
             )
 
-    async def _bring_back(self, finding: Finding, standing: Standing, source: Version | Held) -> None:
-        await self._absent(finding.key)
-        await self._recover(finding, standing, source, {"recovered": _name_of(source)})
-
-    async def _recover(
-        self, finding: Finding, standing: Standing, source: Version | Held, before: dict[str, Any]
+    async def _bring_back(
+        self, finding: Finding, standing: Standing, sources: Sequence[Version | Held]
     ) -> None:
-        """Put kept bytes into their place, and let the row know their ETag."""
-        if isinstance(source, Version):
-            stored = await self.objects.recover(finding.key, source)
+        await self._absent(finding.key)
+        if await self._recover(finding, standing, sources):
+            return
+        if standing.state is State.DELETED:
+            await self._give_up(finding, standing.id)
         else:
-            stored = await self.objects.copy(source.held_key, finding.key)
-        digest, _ = await fingerprint(self.objects, finding.key)
-        if digest != standing.sha256:
-            raise Skip("What was kept elsewhere turned out to be other bytes.")
+            await self._mark_missing(finding, standing.id)
+
+    async def _recover(self, finding: Finding, standing: Standing, sources: Sequence[Version | Held]) -> bool:
+        """Put kept bytes into their place, and let the row know their ETag; False when none are right.
+
+        What a copy says of itself is no proof: its bytes are read.
+        """
+        for source in sources:
+            if isinstance(source, Version):
+                stored = await self.objects.recover(finding.key, source)
+            else:
+                stored = await self.objects.copy(source.held_key, finding.key)
+            digest, _ = await fingerprint(self.objects, finding.key)
+            if digest == standing.sha256:
+                await self._record_recovery(finding, standing, source, stored.etag)
+                return True
+            await self.objects.delete(finding.key)  # it is still where it was copied from
+        return False
+
+    async def _record_recovery(
+        self, finding: Finding, standing: Standing, source: Version | Held, etag: str
+    ) -> None:
         async with self.database.transaction(EVERY_OWNER) as tx:
             image = await comparison.lock(tx, standing.id)
             if image is None:
                 raise Skip("The image is gone.")
-            await mending.refresh(tx, standing.id, stored.etag)
+            await mending.refresh(tx, standing.id, etag)
             if image.state in (State.MISSING, State.CORRUPT):
                 await mending.mark(tx, image, State.READY, Kind.RECOVERED)
-            await findings.settle(
-                tx,
-                finding,
-                Settlement.RECOVERED,
-                "The bytes are back.",
-                {**before, "state": image.state.value, "etag": standing.etag},
-            )
+            before = {"recovered": _name_of(source), "state": image.state.value, "etag": standing.etag}
+            await findings.settle(tx, finding, Settlement.RECOVERED, "The bytes are back.", before)
 
     async def _sources(self, standing: Standing) -> list[Version | Held]:
         """Return where the same bytes are kept: older versions, then quarantine."""
@@ -301,7 +312,7 @@ class Repairer:
             return Plan(
                 Settlement.RECOVERED,
                 "The bytes are others; the right ones are kept elsewhere.",
-                lambda: self._replace(finding, standing, info, sources[0]),
+                lambda: self._replace(finding, standing, info, sources),
             )
         return Plan(
             Settlement.MARKED_CORRUPT,
@@ -344,21 +355,30 @@ class Repairer:
             await findings.settle(tx, finding, Settlement.MENDED, "The row is right again.", {"row": before})
 
     async def _replace(
-        self, finding: Finding, standing: Standing, info: ObjectInfo, source: Version | Held
+        self, finding: Finding, standing: Standing, info: ObjectInfo, sources: Sequence[Version | Held]
     ) -> None:
         async def still_wrong(tx: Tx) -> None:
             await self._unchanged(tx, standing)
 
         await self._quarantine(finding, info, still_wrong, None)
-        await self._recover(finding, standing, source, {"recovered": _name_of(source)})
+        if await self._recover(finding, standing, sources):
+            return
+        async with self.database.transaction(EVERY_OWNER) as tx:
+            image = await self._unchanged(tx, standing)
+            before = await self._give_bytes_up(tx, image)
+            note = "Neither these bytes nor any that are kept are those of the image."
+            await findings.settle(tx, finding, Settlement.MARKED_CORRUPT, note, before)
+
+    async def _give_bytes_up(self, tx: Tx, image: Image) -> dict[str, Any]:
+        if image.state is State.READY:
+            await mending.mark(tx, image, State.CORRUPT, Kind.CORRUPT)
+        else:
+            await mending.give_up(tx, image.id)
+        return {"state": image.state.value}
 
     async def _mark_corrupt(self, finding: Finding, standing: Standing, info: ObjectInfo) -> None:
         async def mark(tx: Tx) -> None:
-            image = await self._unchanged(tx, standing)
-            if image.state is State.READY:
-                await mending.mark(tx, image, State.CORRUPT, Kind.CORRUPT)
-            else:
-                await mending.give_up(tx, image.id)
+            await self._give_bytes_up(tx, await self._unchanged(tx, standing))
 
         before = {"state": standing.state.value}
         await self._quarantine(finding, info, mark, Settlement.MARKED_CORRUPT, before)

@@ -150,7 +150,7 @@ class Bucket:
             while page := await self._next(pages):
                 yield [(meta["path"], meta["size"], _bare(meta["e_tag"]) or "") for meta in page]
         except StorageUnavailable as error:
-            if isinstance(error.__cause__, PermissionDeniedError | UnauthenticatedError):
+            if _refuses(error.__cause__):
                 raise StorageRefused(
                     f"{self.location} refuses to be listed: the credentials need s3:ListBucket.",
                     retry_after=30,
@@ -448,6 +448,11 @@ def _info(meta: "ObjectMeta") -> ObjectInfo:
 
 def _bare(etag: str | None) -> str | None:
     return etag.strip('"') if etag else None
+
+
+def _refuses(error: BaseException | None) -> bool:
+    """Tell whether S3 said no to our credentials: of a listing obstore says so in its text alone."""
+    return isinstance(error, PermissionDeniedError | UnauthenticatedError) or "403 Forbidden" in str(error)
 
 
 def _names_missing_bucket(error: Exception) -> bool:

@@ -7,7 +7,8 @@ from typing import Any, cast
 
 def write_label(content_type: str, metadata: Mapping[str, str]) -> bytes:
     """Return the label of an object; a folder's sidecar holds it as it is."""
-    return json.dumps({"content_type": content_type, "metadata": dict(metadata)}).encode()
+    told = {"content_type": content_type, "metadata": dict(metadata)}
+    return json.dumps(told, sort_keys=True).encode()
 
 
 def read_label(label: bytes | None) -> tuple[str, dict[str, str]]:
