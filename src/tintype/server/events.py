@@ -35,6 +35,9 @@ _EVENT: dict[str, Any] = {
 }
 
 
+_STREAM = f"event: image.uploaded\ndata: {json.dumps(_EVENT)}\nid: 42\n\n"
+
+
 class EventOut(BaseModel):
     """Something that happened, as webhooks and queues get it. docs/events.md describes each type's data."""
 
@@ -107,7 +110,7 @@ async def list_events(request: Request, params: Annotated[EventParams, Query()])
     "/stream",
     response_class=StreamingResponse,
     responses=may_fail(PolicyInvalid, RequestInvalid, TooManyStreams)
-    | {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    | {200: {"content": {"text/event-stream": {"schema": {"type": "string"}, "example": _STREAM}}}},
 )
 async def stream_events(request: Request, params: Annotated[StreamParams, Query()]) -> Response:
     """Follow what happens to your images, as Server-Sent Events.
