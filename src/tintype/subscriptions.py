@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -64,8 +64,10 @@ MAX_CODE_ATTEMPTS = 5
 """In one round; a code of six digits is then as good as unguessable."""
 OVERLAP_SECONDS = 24 * 3600
 """How long the secret before a rotation signs beside the new one."""
-ROUND = 50
-"""Subscriptions that SNS is told of at once."""
+BATCH = 50
+"""Subscriptions that are looked at together."""
+MAX_BATCHES = 20
+"""Of one round: those that are left wait for the next."""
 LEFT_AT_SNS = "The receiver unsubscribed at SNS."
 
 _LOG = get_logger()
@@ -469,8 +471,11 @@ class InStep:
 
         Raises `MessagingUnavailable` as soon as SNS throttles: what is left waits for the next round.
         """
-        async with self.database.transaction(EVERY_OWNER) as tx:
-            await subscriptions.expire(tx, ROUND)
+        for _ in range(MAX_BATCHES):
+            async with self.database.transaction(EVERY_OWNER) as tx:
+                ended = await subscriptions.expire(tx, BATCH)
+            if len(ended) < BATCH:
+                break
         if self.sns is not None:
             await self._tell_all()
             await self._learn()
@@ -516,8 +521,14 @@ class InStep:
         return current.sns_arn
 
     async def _tell_all(self) -> None:
-        async with self.database.reading(EVERY_OWNER) as tx:
-            waiting = await subscriptions.out_of_step(tx, ROUND)
+        for _ in range(MAX_BATCHES):
+            async with self.database.reading(EVERY_OWNER) as tx:
+                waiting = await subscriptions.out_of_step(tx, BATCH)
+            await self._tell_each(waiting)
+            if len(waiting) < BATCH:
+                return
+
+    async def _tell_each(self, waiting: Sequence[Subscription]) -> None:
         for current in waiting:
             try:
                 await self.tell(current)
@@ -534,7 +545,7 @@ class InStep:
         after: UUID | None = None
         while True:
             async with self.database.reading(EVERY_OWNER) as tx:
-                page = await subscriptions.at_sns(tx, after, ROUND)
+                page = await subscriptions.at_sns(tx, after, BATCH)
             if not page:
                 return
             if confirmed is None:
