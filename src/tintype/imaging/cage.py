@@ -233,6 +233,8 @@ class Cage:
             for task in done:
                 task.result()
             self._opened = True
+            tell = log.info if self.sandbox == "seccomp" else log.warning
+            tell("cage.opened", sandbox=self.sandbox, workers=self._size)
         finally:
             ready.cancel()
 
