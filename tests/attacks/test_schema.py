@@ -20,6 +20,8 @@ AGREED = {
 """What succeeds when an address has agreed, or a webhook is reached: no address does that here."""
 ENDLESS = {("GET", "/v1/events/stream")}
 """What is not asked: its answer does not end."""
+ELSEWHERE = {("POST", "/v1/uploads/{upload_id}/complete"), ("GET", "/v1/uploads/{upload_id}/parts")}
+"""What succeeds when bytes were sent to another address, or an upload is one in parts, which most are not."""
 COMMAND = Path(sys.executable).parent / "schemathesis"
 
 
@@ -65,7 +67,7 @@ def test_every_answer_is_one_that_the_document_foresees(alone: Service, token: s
     )
 
     assert run.returncode == 0, run.stdout + run.stderr
-    assert unanswered(alone) == AGREED | ENDLESS
+    assert unanswered(alone) - ELSEWHERE == AGREED | ENDLESS
     assert "Traceback" not in alone.output
     with alone.client() as client:
         assert client.get("/readyz").status_code == 200

@@ -17,7 +17,7 @@ from tintype.objects.direct import MAX_PARTS, FormInstruction, Part
 from tintype.objects.keys import direct_key, parse_direct_key
 from tintype.server.access import principal_of
 from tintype.server.context import context_of
-from tintype.server.direct import base_of, image_of, media_type_of, opening_of
+from tintype.server.direct import MAX_NAMED, base_of, image_of, media_type_of, opening_of
 from tintype.server.schemas import image_resource
 
 router = APIRouter(prefix="/u/{token}/companion/s3", include_in_schema=False)
@@ -41,7 +41,7 @@ class SentPart(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     PartNumber: int = Field(ge=1, le=MAX_PARTS)
-    ETag: str = Field(max_length=200)
+    ETag: str = Field(max_length=100)
 
 
 class SentParts(BaseModel):
@@ -49,7 +49,7 @@ class SentParts(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    parts: list[SentPart] = Field(max_length=MAX_PARTS)
+    parts: list[SentPart] = Field(max_length=MAX_NAMED)
 
 
 @router.get("/params")

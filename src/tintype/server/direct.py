@@ -51,6 +51,8 @@ router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+")
 PARTS_AT_ONCE = 100
 """Whose requests are signed in one answer."""
+MAX_NAMED = 400
+"""Parts of one upload: more would not fit into a JSON body, and 400 of the least size are 2 GB."""
 
 Label = Annotated[str, Field(max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
@@ -192,7 +194,7 @@ class NamedPart(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     number: int = Field(ge=1, le=MAX_PARTS)
-    etag: str = Field(min_length=1, max_length=200)
+    etag: str = Field(max_length=64, pattern="^[!-~]+$")
 
 
 class Completion(BaseModel):
@@ -200,7 +202,7 @@ class Completion(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    parts: list[NamedPart] = Field(default=[], max_length=MAX_PARTS)
+    parts: list[NamedPart] = Field(default=[], max_length=MAX_NAMED)
 
 
 ON_THE_WAY = (UploadNotFound, UploadGone, RequestInvalid, DatabaseUnavailable, StorageUnavailable)
