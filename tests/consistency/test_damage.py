@@ -1,10 +1,15 @@
 """A thousand inconsistencies of every kind, made behind Tintype's back: found, settled, and taken back."""
 
 import random
+import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from consistency.damage import Damage, World, new_seed
+from postgres import memory
 from tintype.catalogue.database import Database
 from tintype.consistency import pair
 from tintype.model.check import Mode, Order, RunState
@@ -16,14 +21,22 @@ FINAL = {Settlement.DELETED, Settlement.NUDGED, Settlement.SWEPT, Settlement.REC
 REPAIR = Order(Mode.DEEP, repair=True, confirmed=True)
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """In memory where there is room: what syncs cost is not what is asked here."""
+    found = memory() or tmp_path
+    yield found
+    shutil.rmtree(found)
+
+
 async def test_a_thousand_inconsistencies_are_found_settled_and_taken_back(
-    database: Database, tmp_path: Path
+    database: Database, folder: Path
 ) -> None:
     seed = new_seed()
     chance = random.Random(seed)
-    objects = Objects.open(ObjectsSettings(), tmp_path)
+    objects = Objects.open(ObjectsSettings(), folder)
     await pair.claim(database, objects)
-    world = World(database, objects, tmp_path / "objects")
+    world = World(database, objects, folder / "objects")
     images = await world.upload(1_100, lambda _: chance.randbytes(chance.randrange(20, 300)))
     chance.shuffle(images)
     damage = Damage(world, chance)

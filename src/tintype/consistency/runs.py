@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -36,7 +36,9 @@ PAUSE_SECONDS = 1
 FEW = 20
 """Removals that are never too many, however small the store."""
 RESTORED_AFTER = timedelta(hours=1)
-PAGE = 100
+PAGE = 1_000
+AT_ONCE = 3
+"""Findings that one worker settles at the same time; each holds up to two connections of the pool."""
 
 _LOG = get_logger()
 
@@ -94,7 +96,7 @@ class Runs:
         while True:
             after = found[-1].id if found else None
             async with self.database.reading(EVERY_OWNER) as tx:
-                page = await findings.page(tx, run_id, after, 10 * PAGE)
+                page = await findings.page(tx, run_id, after, PAGE)
             if not page:
                 return found
             found += page
@@ -159,7 +161,7 @@ class Runs:
             await self._work_repair(run, part, deadline)
             return
         if part.name == Task.UNDO.value:
-            await self._work_undo(run, part, deadline)
+            await self._work_undo(part, deadline)
             return
         cursor = part.cursor
         async for step in self.checker.steps(run, part.name, part.cursor):
@@ -180,40 +182,42 @@ class Runs:
                 if await checks.finish(tx, run.id, RunState.STOPPED, reason):
                     await self._announce(tx, run.id)
             return
-        cursor = part.cursor
-        while True:
-            async with self.database.reading(EVERY_OWNER) as tx:
-                page = await findings.page(
-                    tx, run.id, _id(cursor), PAGE, state=FindingState.OPEN, selected=selected
-                )
-            if not page:
-                break
-            for finding in page:
-                await self.repairer.settle(finding, run.order)
-                cursor = str(finding.id)
-                if not await self._save(part, Step(cursor)):
-                    return
-                if _is_over(deadline):
-                    await self._release(part)
-                    return
-        await self._save(part, Step(cursor), finished=True)
 
-    async def _work_undo(self, run: Run, part: Part, deadline: float | None) -> None:
+        async def settle(finding: Finding) -> None:
+            await self.repairer.settle(finding, run.order)
+
+        await self._work_findings(part, FindingState.OPEN, settle, deadline, selected)
+
+    async def _work_undo(self, part: Part, deadline: float | None) -> None:
         undoer = Undoer(self.database, self.objects)
+        await self._work_findings(part, FindingState.REPAIRED, undoer.undo, deadline, None)
+
+    async def _work_findings(
+        self,
+        part: Part,
+        state: FindingState,
+        work: Callable[[Finding], Awaitable[None]],
+        deadline: float | None,
+        selected: Sequence[UUID] | None,
+    ) -> None:
+        """Do something about each finding in a state, some at a time; a checkpoint follows each of these."""
         cursor = part.cursor
         while True:
             async with self.database.reading(EVERY_OWNER) as tx:
-                page = await findings.page(tx, run.id, _id(cursor), PAGE, state=FindingState.REPAIRED)
-            if not page:
+                some = await findings.page(
+                    tx, part.run_id, _id(cursor), AT_ONCE, state=state, selected=selected
+                )
+            if not some:
                 break
-            for finding in page:
-                await undoer.undo(finding)
-                cursor = str(finding.id)
-                if not await self._save(part, Step(cursor)):
-                    return
-                if _is_over(deadline):
-                    await self._release(part)
-                    return
+            ends = await asyncio.gather(*map(work, some), return_exceptions=True)
+            for error in filter(None, ends):
+                raise error  # once all of them have ended
+            cursor = str(some[-1].id)
+            if not await self._save(part, Step(cursor)):
+                return  # the part is another worker's by now, or the run is over
+            if _is_over(deadline):
+                await self._release(part)
+                return
         await self._save(part, Step(cursor), finished=True)
 
     async def _brake(self, run: Run, selected: Sequence[UUID] | None) -> str | None:

@@ -1,0 +1,46 @@
+"""The function `consistency`: a check in as many invocations as it takes."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tintype.lambdas.consistency import check
+from tintype.settings import ConsistencySettings, ImagingSettings, Settings
+from tintype.wiring import Parts, open_parts
+
+
+@pytest.fixture
+async def parts(database_url: str, tmp_path: Path) -> AsyncIterator[Parts]:
+    settings = Settings.model_validate(
+        {
+            "data_dir": tmp_path,
+            "database": {"url": database_url},
+            "imaging": ImagingSettings(inspect="header"),
+            "consistency": ConsistencySettings(every_seconds=0),
+        }
+    )
+    async with open_parts(settings) as parts:
+        yield parts
+
+
+async def test_what_is_not_done_before_the_deadline_the_next_invocation_does(parts: Parts) -> None:
+    first = await check(parts, {"mode": "quick"}, seconds=0)
+
+    assert (first["done"], first["run"]["state"]) == (False, "running")
+    answer, turns = first, 1
+    while not answer["done"]:
+        answer = await check(parts, {"run": answer["run"]["id"]}, seconds=0.3)
+        turns += 1
+    assert turns >= 2
+    assert answer["run"]["id"] == first["run"]["id"]
+    assert answer["run"]["clean"]
+
+
+async def test_the_schedule_goes_on_with_a_run_that_is_under_way(parts: Parts) -> None:
+    first = await check(parts, {"mode": "full", "repair": True}, seconds=0)
+
+    second = await check(parts, {"mode": "quick"}, seconds=60)
+
+    assert (second["run"]["id"], second["run"]["mode"]) == (first["run"]["id"], "full")
+    assert (second["done"], second["run"]["repair"]) == (True, True)
