@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,39 @@ async def test_the_budget_of_bytes_in_flight_is_shared_and_given_back(
     assert refused.value.retry_after is not None
     second.close()
     assert receiver.budget.in_flight == 0
+
+
+async def test_whoever_comes_finds_room_however_much_the_others_hold(
+    tmp_path: Path, threads: ThreadPoolExecutor
+) -> None:
+    receiver = receiver_with(tmp_path, threads, in_flight_bytes=100 * STEP)
+
+    def taken_by(owner: str) -> int:
+        taken = 0
+        with suppress(Overloaded):
+            while True:
+                receiver.begin(STEP, owner=owner)  # and nothing of it comes: a client that stands still
+                taken += 1
+        return taken
+
+    assert taken_by("greedy") == 80
+    assert taken_by("modest") == 16
+    assert taken_by("third") > 0
+    assert taken_by("greedy") == 0
+
+
+async def test_what_an_owner_gives_back_is_free_for_all(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
+    receiver = receiver_with(tmp_path, threads, in_flight_bytes=10 * STEP)
+    bodies = [receiver.begin(STEP, owner="a") for _ in range(8)]
+    with pytest.raises(Overloaded):
+        receiver.begin(STEP, owner="a")
+
+    for each in bodies:
+        each.close()
+        each.close()
+
+    assert receiver.budget.in_flight == 0
+    assert receiver.begin(8 * STEP, owner="b").reservation.reserved == 8 * STEP
 
 
 async def test_a_full_disk_refuses_uploads_before_they_are_read(
