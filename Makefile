@@ -29,6 +29,7 @@ format: .venv/.all ## Put the code into its form
 
 bench: .venv/.all ## Measure Tintype beside its yardsticks; the results go to bench/results/
 	$(RUN)python -m tintype_bench
+	$(RUN)python -m tintype_bench.backlog --out bench/results/$(shell date -u +%F)-backlog.json
 	$(RUN)python -m tintype_bench.scale measure --out bench/results/$(shell date -u +%F)-scale.json
 
 conformance: .venv/.all ## Put the questions of tests/conformance to Tintype and to @tus/server

@@ -35,7 +35,7 @@ def besiege(around: Surroundings, seconds: float, rounds: int) -> Siege:
         url = f"{server.address}/v1/images"
 
         def ordinary(span: float) -> float:
-            outcome = _send(url, photo, AT_ONCE, span, least=100)
+            outcome = send(url, photo, AT_ONCE, span, least=100)
             _add(errors, outcome.errors)
             return percentile(outcome.latencies_ms, 0.99)
 
@@ -52,7 +52,7 @@ def crowd(around: Surroundings) -> Crowd:
     """Send so many large photographs at once to a fresh server, and look at its memory."""
     photo = corpus.make(CROWD_PHOTO, around.folder)
     with Tintype("crowd", "full")(around, around.folder) as server:
-        outcome = _send(f"{server.address}/v1/images", photo, CROWD, 1, least=CROWD)
+        outcome = send(f"{server.address}/v1/images", photo, CROWD, 1, least=CROWD)
         peak = server.memory()
     return Crowd(
         at_once=CROWD,
@@ -77,7 +77,8 @@ def _bombing(url: str, folder: Path, answers: dict[str, int]) -> Generator[None]
     _add(answers, json.loads(told))
 
 
-def _send(url: str, photo: Path, concurrency: int, seconds: float, least: int) -> Outcome:
+def send(url: str, photo: Path, concurrency: int, seconds: float, least: int) -> Outcome:
+    """Send uploads for a while, at least so many, from a process of their own."""
     order = Order(
         url=url,
         door="raw",

@@ -5,6 +5,7 @@ is a real folder of files. Each measured run is a process of its own, so that it
 """
 
 import asyncio
+import hashlib
 import json
 import os
 import subprocess
@@ -29,8 +30,14 @@ from rich.table import Table
 from tintype.catalogue.database import Database
 from tintype.catalogue.embedded import EmbeddedPostgres
 from tintype.catalogue.migrations import migrate
+from tintype.consistency import segments
 from tintype.consistency.listing import Listing
 from tintype.consistency.merge import stretches
+from tintype.consistency.rebuild import Rebuild
+from tintype.consistency.segments import Segment, Word
+from tintype.model.body import Body
+from tintype.model.image import Facts, Format, Image, State
+from tintype.model.payload import image_payload
 from tintype.objects.info import Entry
 from tintype.objects.store import Objects
 from tintype.settings import DatabaseSettings, ObjectsSettings
@@ -199,6 +206,7 @@ def _without_indexes(connection: psycopg.Connection) -> Generator[None]:
     yield
     for definition in indexes.values():
         connection.execute(definition.encode())
+    connection.execute("ANALYZE images")
     connection.execute("ALTER TABLE images ENABLE TRIGGER USER")
 
 
@@ -255,6 +263,55 @@ def _show(measured: Sequence[Measured]) -> None:
             f"{each.peak_mb:.0f}",
         )
     Console().print(table)
+
+
+@app.command()
+def rebuild(count: Annotated[int, typer.Option(help="Images.")] = 50_000) -> None:
+    """Measure a rebuild of an empty database from the journal, in a real folder."""
+    with tempfile.TemporaryDirectory(prefix="tintype-scale-") as name:
+        place = Path(name)
+        place.chmod(0o755)
+        seconds, journal_bytes = asyncio.run(_rebuild(place, count))
+    console.print(
+        f"{count:,} images in {seconds:.1f} s: {count / seconds:,.0f} a second, peak {_peak_mb():.0f} MB; "
+        f"{journal_bytes / count:.0f} bytes of journal each"
+    )
+
+
+async def _rebuild(place: Path, count: int) -> tuple[float, int]:
+    _make_files(place, count)
+    objects = Objects.open(ObjectsSettings(), place)
+    path = place / "segment"
+    segments.write(
+        (_word(shard, number) for shard in range(SHARDS) for number in range(count // SHARDS)), path
+    )
+    data = path.read_bytes()
+    body = Body(len(data), hashlib.sha256(data).digest(), memory=data)
+    key = Segment(count, 0).key
+    until = datetime.now(UTC).isoformat()
+    await objects.put(key, body, content_type="application/gzip", metadata={"until": until})
+    await objects.write_identity(identifier(0, 0))
+    async with EmbeddedPostgres.run(place) as server:
+        await migrate(server.url)
+        async with Database.open(server.url, DatabaseSettings()) as database:
+            begun = time.monotonic()
+            await Rebuild(database, objects, None, place, 3600).run(lambda _part, _counts: None)
+            seconds = time.monotonic() - begun
+    await objects.aclose()
+    return seconds, len(data)
+
+
+def _word(shard: int, number: int) -> Word:
+    image_id = identifier(shard, number)
+    facts = Facts(Format.JPEG, 4000, 3000, camera={"make": "Leica", "iso": number % 6400}, phash=number)
+    at = datetime.fromtimestamp(STORED_AT, UTC)
+    name = f"IMG_{number}.jpg"
+    image = Image(
+        image_id, "local", name, "jpg", "image/jpeg", SIZE, hashlib.sha256(image_id.bytes).digest(), "etag",
+        facts, ("holiday",), {}, State.READY, "raw", at, at, None, 1,
+    )  # fmt: skip
+    exif = {"Software": "2.0", "ExposureBias": number % 7, "SerialNumber": number}
+    return Word(image_id, 1, {"image": image_payload(image), "etag": "etag", "exif": exif, "location": None})
 
 
 @app.command(hidden=True)

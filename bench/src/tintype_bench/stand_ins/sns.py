@@ -1,4 +1,4 @@
-"""A stand-in for SNS that takes every message, and counts them at `/count`."""
+"""A stand-in for SNS that takes every message, counts them at `/count`, and throttles after `/throttle`."""
 
 import re
 import sys
@@ -12,16 +12,30 @@ XML = {"Content-Type": "text/xml"}
 ENTRY_ID = re.compile(rb"PublishBatchRequestEntries\.member\.\d+\.Id=([^&]*)")
 
 
+THROTTLED = Reply(
+    status="400 Bad Request",
+    headers=XML,
+    body=f'<ErrorResponse xmlns="{NAMESPACE}"><Error><Type>Sender</Type><Code>Throttling</Code>'
+    f"<Message>Rate exceeded</Message></Error></ErrorResponse>".encode(),
+)
+
+
 class Topic:
     """Whatever is published, on whatever topic."""
 
     def __init__(self) -> None:
         self._taken = 0
+        self._throttles = False
 
     def answer(self, request: Request) -> Reply:
         """Take a message, or up to ten, or tell how many there were."""
         if request.path == "/count":
             return Reply(body=str(self._taken).encode())
+        if request.path in ("/throttle", "/relent"):
+            self._throttles = request.path == "/throttle"
+            return Reply()
+        if self._throttles:
+            return THROTTLED
         if b"Action=PublishBatch" in request.body:
             return self._take_batch(request.body)
         if b"Action=Publish" in request.body:
