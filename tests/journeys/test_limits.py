@@ -261,3 +261,14 @@ def test_a_loader_is_taken_out_by_one_word_in_the_environment(serve: Serve) -> N
     assert (refused.status_code, refused.json()["code"]) == (415, "unsupported_type")
     assert stored.status_code == 201
     assert "tif" not in accepted
+
+
+def test_a_resumable_upload_without_room_is_refused_when_it_is_begun(two: list[Service]) -> None:
+    told = {"Tus-Resumable": "1.0.0", "Upload-Length": str(8 * LENGTH)}
+    with two[0].client() as client:
+        refused = client.post("/v1/tus", headers=told)
+        begun = client.post("/v1/tus", headers=told | {"Upload-Length": str(LENGTH)})
+
+    assert refused.status_code == 413
+    assert "quota" in refused.text
+    assert begun.status_code == 201

@@ -88,9 +88,13 @@ class Sessions:
     async def open(self, opening: Opening, lifetime_seconds: float | None = None) -> Session:
         """Begin a session; it lives as the settings say, unless told.
 
-        Raises `UploadTooLarge`, `TooManyUploads`, and `TokenSpent`. Of an upload token a use is taken now: it may end before the bytes have come.
+        Raises `UploadTooLarge`, `QuotaExceeded`, `TooManyUploads`, and `TokenSpent`. Of an upload token a use
+        is taken now: it may end before the bytes have come. A quota is only looked at: room is held while
+        the bytes are finished.
         """
         check_limit(opening.max_bytes, opening.length)
+        quotas = self.ingest.quotas
+        await quotas.release(opening.owner, await quotas.admit(opening.owner, opening.length))
         async with self.database.transaction(opening.owner) as tx:
             if opening.grant is not None and opening.concat != "partial":
                 use = _use_of(opening.id)
