@@ -9,7 +9,7 @@ from tintype.catalogue import history, identity
 from tintype.catalogue.database import Tx, only
 from tintype.catalogue.rows import COLUMNS, json_text, searchable, snapshot_of, taken_columns
 from tintype.catalogue.rows import image_of_row as _image_of_row
-from tintype.model.image import Image, Location
+from tintype.model.image import Image, Location, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +63,19 @@ async def finish(tx: Tx, pair: UUID, position: int) -> None:
 async def put(tx: Tx, images: Sequence[Image]) -> int:
     """Give each image its row, in place of an older version's, and return how many got one.
 
-    Rows of the same or a newer version stay. No event is recorded: nothing happened to these images.
+    Rows of the same or a newer version stay. Of an owner's ready images with the same bytes one answers for
+    them. No event is recorded: nothing happened to these images.
     """
-    rows = json_text([_row(image) for image in images])
-    await tx.execute(
-        """
-        DELETE FROM images USING json_to_recordset(%s::text::json) AS given (id uuid, version integer)
-        WHERE images.id = given.id AND images.version < given.version
-        """,
-        [rows],
-    )
+    first: dict[tuple[str, bytes], UUID] = {}
+    for image in sorted(images, key=lambda each: each.id):
+        if image.state is State.READY:
+            first.setdefault((image.owner, image.sha256), image.id)
+    answering = set(first.values())
+    rows = json_text([{**_row(image), "answers": image.id in answering} for image in images])
+    versions = {image.id: image.version for image in images}
+    cursor = await tx.execute("SELECT id, version FROM images WHERE id = ANY(%s)", [list(versions)])
+    older = [image_id for image_id, version in await cursor.fetchall() if version < versions[image_id]]
+    await remove(tx, older)
     cursor = await tx.execute(
         """
         INSERT INTO images (
@@ -81,12 +84,17 @@ async def put(tx: Tx, images: Sequence[Image]) -> int:
             location, thumbhash, dominant_color, phash, tags, attributes, search, protocol,
             created_at, updated_at, deleted_at)
         SELECT
-            id, owner, state, false, version, filename, extension, declared_type, content_type, bytes,
+            id, owner, state,
+            answers AND (
+                SELECT count(*) FROM images AS one
+                WHERE one.owner = given.owner AND one.sha256 = decode(given.sha256, 'hex') AND one.canonical
+            ) = 0,
+            version, filename, extension, declared_type, content_type, bytes,
             decode(sha256, 'hex'), etag, width, height, frames, orientation, has_alpha, taken_at,
             taken_offset, camera, exif, location, decode(thumbhash, 'base64'), dominant_color, phash,
             tags, attributes, search, protocol, created_at, updated_at, deleted_at
         FROM json_to_recordset(%s::text::json) AS given (
-            id uuid, owner text, state text, version integer, filename text, extension text,
+            id uuid, owner text, state text, answers boolean, version integer, filename text, extension text,
             declared_type text, content_type text, bytes bigint, sha256 text, etag text, width integer,
             height integer, frames integer, orientation smallint, has_alpha boolean, taken_at timestamp,
             taken_offset integer, camera jsonb, exif jsonb, location jsonb, thumbhash text,
@@ -96,7 +104,6 @@ async def put(tx: Tx, images: Sequence[Image]) -> int:
         """,
         [rows],
     )
-    await _let_one_answer(tx, rows)
     return cursor.rowcount
 
 
@@ -118,27 +125,6 @@ async def export(tx: Tx, after: UUID, limit: int) -> list[dict[str, Any]]:
         {**snapshot_of(_image_of_row(tuple(row))), "exif": exif, "location": location}
         for exif, location, *row in await cursor.fetchall()
     ]
-
-
-async def _let_one_answer(tx: Tx, rows: str) -> None:
-    """Let the oldest ready image of each content answer for its bytes, where none does."""
-    await tx.execute(
-        """
-        UPDATE images SET canonical = true FROM (
-            SELECT DISTINCT owner, decode(sha256, 'hex') AS sha256
-            FROM json_to_recordset(%s::text::json) AS given (owner text, sha256 text)
-        ) AS content
-        WHERE images.state = 'ready' AND images.id = (
-            SELECT copy.id FROM images AS copy
-            WHERE copy.owner = content.owner AND copy.sha256 = content.sha256
-              AND copy.state = 'ready' AND NOT copy.canonical
-            ORDER BY copy.id LIMIT 1)
-          AND NOT EXISTS (
-            SELECT FROM images AS one
-            WHERE one.owner = content.owner AND one.sha256 = content.sha256 AND one.canonical)
-        """,
-        [rows],
-    )
 
 
 def _row(image: Image) -> dict[str, Any]:
