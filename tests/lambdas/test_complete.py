@@ -139,13 +139,28 @@ def tell(estate: Estate) -> None:
         assert {answer.status_code for answer in answers} == {201}
         assert len(estate.images()) == 3
 
+        # Written over while it is checked and copied: what is kept is what was checked.
+        good, evil = picture(seed=7506), b"<html>".ljust(len(picture(seed=7506)))
+        contested = begin(client, good)
+        send(contested, good)
+        with ThreadPoolExecutor(1) as threads:  # by several at once moto fails
+            writing = [threads.submit(send, contested, each) for each in [good, evil] * 6]
+            outcome = complete(client, contested)
+        assert {each.result().status_code for each in writing} == {200}
+        assert estate.deliver() == []
+        assert outcome.status_code in {201, 415}
+        if outcome.status_code == 201:
+            assert client.get(outcome.json()["url"]).content == good
+        count = len(estate.images())
+        assert count == 3 + (outcome.status_code == 201)
+
         # What comes after the end is never attached, and goes away; nor is a key of nobody's.
         assert send(begun, picture(seed=7504)[: len(data)].ljust(len(data))).status_code == 200
         estate.s3.put_object(Bucket=estate.bucket, Key=f"photos/incoming/{uuid4()}/direct", Body=b"x")
         assert estate.deliver() == []
         assert complete(client, begun).json() == image.json()
         assert not [key for key in estate.incoming() if begun["id"] in key]
-        assert len(estate.images()) == 3
+        assert len(estate.images()) == count
 
         # A message that is none comes again, and its neighbours are not held up.
         late = begin(client, picture(seed=7505))
@@ -154,7 +169,7 @@ def tell(estate: Estate) -> None:
         bad = [{"messageId": "poison", "body": "{}"}, {"messageId": "rubbish", "body": "\u0000"}]
         answer = estate.function.invoke({"Records": [bad[0], *good, bad[1]]})
         assert [each["itemIdentifier"] for each in answer["batchItemFailures"]] == ["poison", "rubbish"]
-        assert len(estate.images()) == 4
+        assert len(estate.images()) == count + 1
         assert {httpx.get(estate.service.base + each["url"]).status_code for each in estate.images()} == {200}
 
 
