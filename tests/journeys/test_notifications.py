@@ -20,6 +20,7 @@ from receiver import Receiver
 from service import Service
 
 CRASHING = str(Path(__file__).parent.parent / "crashing.py")
+AGREED = "kind=subscription.confirmed"
 LAPTOP = {"TINTYPE_WEBHOOKS__ALLOW_PRIVATE": "true"}
 
 
@@ -114,17 +115,22 @@ def test_the_log_is_read_by_position(serve: Callable[..., Service]) -> None:
         client.delete(first["urls"]["self"])
         upload(client, "b.png", picture(seed=911))
 
-        everything = client.get("/v1/events").json()
-        page = client.get("/v1/events", params={"limit": 2}).json()
-        rest = client.get("/v1/events", params={"after": page["position"]}).json()
+        kinds = ["image.uploaded", "image.updated", "image.deleted"]  # checks have events of their own
+        everything = client.get("/v1/events", params={"kind": kinds}).json()
+        page = client.get("/v1/events", params={"kind": kinds, "limit": 2}).json()
+        rest = client.get("/v1/events", params={"kind": kinds, "after": page["position"]}).json()
         deleted = client.get("/v1/events", params={"kind": "image.deleted"}).json()
 
-    kinds = [event["type"] for event in everything["data"]]
-    assert kinds == ["image.uploaded", "image.updated", "image.deleted", "image.uploaded"]
+    assert [event["type"] for event in everything["data"]] == [
+        "image.uploaded",
+        "image.updated",
+        "image.deleted",
+        "image.uploaded",
+    ]
     assert (page["has_more"], rest["has_more"], everything["has_more"]) == (True, False, False)
     assert page["data"] + rest["data"] == everything["data"]
     assert [event["type"] for event in deleted["data"]] == ["image.deleted"]
-    assert deleted["position"] == rest["position"] == everything["position"]
+    assert everything["position"] <= rest["position"] <= deleted["position"]
 
 
 class Follower:
@@ -175,7 +181,7 @@ def test_a_stream_tells_at_once_goes_on_where_it_was_cut_and_ends_with_the_insta
     service = serve(TINTYPE_EVENTS__HEARTBEAT_SECONDS="0.2", TINTYPE_EVENTS__MAX_STREAMS="3")
     with service.client() as client:
         upload(client, "before.png", picture(seed=920))
-        follower = Follower(service.base)
+        follower = Follower(service.base, kind="image.uploaded")
         choosy = Follower(service.base, filter='{"ext": ["jpg"]}', kind="image.uploaded")
         upload(client, "a.png", picture(seed=921))
         upload(client, "b.jpg", picture("JPEG", seed=922))
@@ -185,7 +191,7 @@ def test_a_stream_tells_at_once_goes_on_where_it_was_cut_and_ends_with_the_insta
         assert follower.events[0]["event"] == "image.uploaded"
         wait_until(lambda: follower.comments > 1)
 
-        late = Follower(service.base, last=follower.events[0]["id"])
+        late = Follower(service.base, last=follower.events[0]["id"], kind="image.uploaded")
         wait_until(lambda: len(late.events) == 1)
         assert late.events == follower.events[1:]
         assert Follower(service.base).status == 429
@@ -264,7 +270,7 @@ def test_whoever_is_killed_every_subscriber_hears_of_every_event_under_one_id_in
                 subscribe(client, channel="webhook", address=f"{receiver.url}/png", filter={"ext": ["png"]})
                 subscribe(client, channel="webhook", address=receiver.url, kinds=[])
                 wait_until(lambda: len(receiver.of("subscription.verification")) == 2)
-                wait_until(lambda: len(client.get("/v1/events").json()["data"]) == 2)
+                wait_until(lambda: len(client.get(f"/v1/events?{AGREED}").json()["data"]) == 2)
         uploader.go_on(service, 1.0)
         service.kill()
     service.command = Service(tmp_path).command

@@ -1,4 +1,4 @@
-"""`python -m tintype_bench.backlog`: uploads while SNS throttles, and how fast an hour of backlog goes out."""
+"""`python -m tintype_bench.backlog`: uploads while SNS throttles, and how fast an hour of backlog is sent."""
 
 import json
 import sys

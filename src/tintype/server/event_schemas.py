@@ -118,5 +118,3 @@ def _data_of(kind: Kind) -> Schema:
     summary = _TEXT | {"description": "One sentence for people."}
     properties = {"summary": summary, **_NOTICES[kind]}
     return {"type": "object", "required": list(properties), "properties": properties}
-
-
