@@ -129,7 +129,8 @@ class Rates:
 
         HEAD is told that the credentials are not known: what they are is not looked up.
         """
-        if self.failures is None or not (seconds := self.failures.wait(_network(scope))):
+        network = _network(scope)
+        if self.failures is None or network is None or not (seconds := self.failures.wait(network)):
             return
         told = "Too many requests with wrong credentials came from this address. Try again later."
         _log.warning("rate.address_blocked")
@@ -139,8 +140,9 @@ class Rates:
 
     def count_failure(self, scope: Any) -> None:  # noqa: ANN401 # an ASGI scope
         """Count wrong credentials."""
-        if self.failures is not None:
-            self.failures.take(_network(scope), 1)
+        network = _network(scope)
+        if self.failures is not None and network is not None:
+            self.failures.take(network, 1)
 
     def _refusal(self, name: str, is_open: int) -> TintypeError | None:
         if self.requests is not None and (seconds := self.requests.wait(name)):
@@ -194,16 +196,19 @@ def _name(principal: Principal) -> str:
     return f"{principal.kind} {principal.owner} {principal.key_id}"
 
 
-def _network(scope: Any) -> str:  # noqa: ANN401 # an ASGI scope
+def _network(scope: Any) -> str | None:  # noqa: ANN401 # an ASGI scope
     """Return what one client can easily have: an IPv4 address, or an IPv6 network of 64 bits.
 
-    Behind a trusted proxy it is the address that the proxy names.
+    Behind a trusted proxy it is the address that the proxy names. None for this machine: it is a proxy that
+    was not named, and so everybody, or somebody who is inside already.
     """
     address = scope["client"][0] if scope.get("client") else ""
     try:
         known = ipaddress.ip_address(address)
     except ValueError:
         return address
+    if known.is_loopback:
+        return None
     if isinstance(known, ipaddress.IPv6Address):
         known = known.ipv4_mapped or ipaddress.ip_network((known, 64), strict=False)
     return str(known)
