@@ -11,7 +11,7 @@ import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from tintype.catalogue import checks, findings
 from tintype.catalogue.database import EVERY_OWNER
@@ -53,6 +53,11 @@ _RUN: dict[str, Any] = {
     "progress": {"done": 263, "parts": 263},
     "counts": {"objects": 1200, "rows": 1199, "foreign": 0, "young": 0, "verified": 0, "bytes_read": 0},
     "findings": {"total": 1, "kinds": {"object_without_row": 1}, "states": {"open": 1}},
+}
+_TOLD: dict[str, Any] = {
+    "type": "object",
+    "description": "An event: its name, and the run as it stands in JSON.",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
 }
 _FAILURES = (RunNotFound, DatabaseUnavailable)
 _STARTING = (RunInProgress, WrongPair, StorageUnavailable, DatabaseUnavailable)
@@ -156,12 +161,12 @@ class RunRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"mode": "quick"}})
 
     mode: Mode = Mode.QUICK
-    repair: bool = Field(default=False, description="Repair what is found, within the brakes.")
-    dry_run: bool = Field(default=False, description="Say what a repair would do, and do none of it.")
-    adopt: bool = Field(
+    repair: StrictBool = Field(default=False, description="Repair what is found, within the brakes.")
+    dry_run: StrictBool = Field(default=False, description="Say what a repair would do, and do none of it.")
+    adopt: StrictBool = Field(
         default=False, description="The database was restored: objects without a row become images again."
     )
-    confirm: bool = Field(default=False, description="Release the brakes.")
+    confirm: StrictBool = Field(default=False, description="Release the brakes.")
 
 
 class RepairRequest(BaseModel):
@@ -170,9 +175,9 @@ class RepairRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"dry_run": True}})
 
     findings: list[UUID] | None = Field(default=None, max_length=1000, description="None: all open ones.")
-    dry_run: bool = False
-    adopt: bool = False
-    confirm: bool = False
+    dry_run: StrictBool = False
+    adopt: StrictBool = False
+    confirm: StrictBool = False
 
 
 @router.post(
@@ -211,8 +216,7 @@ async def read_check(request: Request, run_id: RunId) -> Response:
 @router.get(
     "/{run_id}/stream",
     response_class=StreamingResponse,
-    responses=may_fail(*_FAILURES)
-    | {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses=may_fail(*_FAILURES) | {200: {"content": {"text/event-stream": {"schema": _TOLD}}}},
 )
 async def follow_check(request: Request, run_id: RunId) -> Response:
     """Follow a run as Server-Sent Events: `progress` whenever it has moved, `finished` at its end."""
