@@ -137,6 +137,7 @@ async def test_gone_is_told_apart(receiver: Receiver) -> None:
         ("999999999", 86400, 86400),
         ("99999999999999999999", 86400, 86400),
     ],
+    ids=["seconds", "date", "past", "long", "longer"],  # the same in every process
 )
 async def test_the_receiver_says_when_it_wants_to_hear_again(
     receiver: Receiver, field: str, least: float, most: float
