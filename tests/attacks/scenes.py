@@ -103,7 +103,9 @@ def kept(service: Service) -> Kept:
             client.get("/v1/images", params={"limit": 1, "state": state}).json()["data"]
             for state in ("ready", "deleted")
         )
-    return Kept(newest, deleted, frozenset(files_in(service.data_dir / "objects")))
+    objects = files_in(service.data_dir / "objects")
+    # The journal is written a moment after what it tells of, and so at any time.
+    return Kept(newest, deleted, frozenset(name for name in objects if not name.startswith("journal/")))
 
 
 def files_in(folder: Path) -> set[str]:
