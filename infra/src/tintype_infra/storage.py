@@ -47,7 +47,7 @@ class Storage(Construct):
         self._announce(completions)
 
     def _announce(self, completions: sqs.IQueue) -> None:
-        """Tell the queue of every object below `incoming/direct/`: a direct upload has arrived.
+        """Tell the queue of every direct upload that arrives.
 
         By the template's own property: CDK's method would bring a function along that writes the
         configuration behind CloudFormation's back.
@@ -61,7 +61,11 @@ class Storage(Construct):
                     queue=completions.queue_arn,
                     filter=s3.CfnBucket.NotificationFilterProperty(
                         s3_key=s3.CfnBucket.S3KeyFilterProperty(
-                            rules=[s3.CfnBucket.FilterRuleProperty(name="prefix", value="incoming/")]
+                            rules=[
+                                s3.CfnBucket.FilterRuleProperty(name="prefix", value="incoming/"),
+                                # Pieces of resumable uploads lie there too; they are no arrivals.
+                                s3.CfnBucket.FilterRuleProperty(name="suffix", value="/direct"),
+                            ]
                         )
                     ),
                 )
