@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
@@ -18,6 +17,7 @@ from service import COMMAND, Service
 
 RUNS = "/v1/consistency/runs"
 WAIT = {"prefer": "wait=20"}
+UNKNOWN = "01932c07-209c-7f3a-8f51-6b1d0a4be3c2"
 CRASHING = str(Path(__file__).parent.parent / "crashing.py")
 
 
@@ -110,13 +110,13 @@ def test_a_run_asked_for_while_one_runs_is_refused_with_its_address(api: httpx.C
     [
         ("POST", RUNS, {"mode": "thorough"}, (422, "request_invalid")),
         ("POST", RUNS, {"depth": 3}, (422, "request_invalid")),
-        ("GET", f"{RUNS}/{uuid4()}", None, (404, "run_not_found")),
+        ("GET", f"{RUNS}/{UNKNOWN}", None, (404, "run_not_found")),
         ("GET", f"{RUNS}/nonsense", None, (422, "request_invalid")),
-        ("POST", f"{RUNS}/{uuid4()}/repair", {}, (404, "run_not_found")),
-        ("POST", f"{RUNS}/{uuid4()}/undo", None, (404, "run_not_found")),
-        ("POST", f"{RUNS}/{uuid4()}/cancel", None, (404, "run_not_found")),
-        ("GET", f"{RUNS}/{uuid4()}/findings?limit=0", None, (422, "request_invalid")),
-        ("GET", f"{RUNS}/{uuid4()}/stream", None, (404, "run_not_found")),
+        ("POST", f"{RUNS}/{UNKNOWN}/repair", {}, (404, "run_not_found")),
+        ("POST", f"{RUNS}/{UNKNOWN}/undo", None, (404, "run_not_found")),
+        ("POST", f"{RUNS}/{UNKNOWN}/cancel", None, (404, "run_not_found")),
+        ("GET", f"{RUNS}/{UNKNOWN}/findings?limit=0", None, (422, "request_invalid")),
+        ("GET", f"{RUNS}/{UNKNOWN}/stream", None, (404, "run_not_found")),
     ],
 )
 def test_what_cannot_be_done_is_said(
