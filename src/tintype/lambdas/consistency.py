@@ -1,16 +1,14 @@
 """`consistency`: a check, in as many invocations as it takes, each of which ends before its time."""
 
-import json
 import time
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-import boto3
-
 from tintype.catalogue import checks
 from tintype.catalogue.database import EVERY_OWNER
 from tintype.lambdas.process import Invocation, process
+from tintype.messaging.function import Function
 from tintype.model.check import Mode, Order, Run, run_payload
 from tintype.wiring import Parts
 
@@ -32,11 +30,13 @@ def handler(event: Mapping[str, Any], invocation: NamedInvocation) -> dict[str, 
     asks for.
     """
     seconds = max(invocation.get_remaining_time_in_millis() / 1000 - STOP_SECONDS, 1.0)
-    answer = process.run(lambda parts: check(parts, event, seconds))
-    if not answer["done"] and event.get("continue", True):
-        again = json.dumps({"run": answer["run"]["id"]}).encode()
-        client = boto3.client("lambda")
-        client.invoke(FunctionName=invocation.invoked_function_arn, InvocationType="Event", Payload=again)
+    return process.run(lambda parts: _check(parts, event, seconds, invocation.invoked_function_arn))
+
+
+async def _check(parts: Parts, event: Mapping[str, Any], seconds: float, function: str) -> dict[str, Any]:
+    answer = await check(parts, event, seconds)
+    if not answer["done"]:
+        await Function(function, parts.settings.objects.region).check(UUID(answer["run"]["id"]))
     return answer
 
 
