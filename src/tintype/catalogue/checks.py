@@ -240,7 +240,10 @@ async def unfinished(tx: Tx, run_id: UUID) -> int:
 async def newest_object(tx: Tx, run_id: UUID) -> UUID | None:
     """Return the id of the newest object that a run has seen."""
     cursor = await tx.execute(
-        "SELECT newest FROM check_shards WHERE run_id = %s AND newest IS NOT NULL ORDER BY newest DESC LIMIT 1",
+        """
+        SELECT newest FROM check_shards WHERE run_id = %s AND newest IS NOT NULL
+        ORDER BY newest DESC LIMIT 1
+        """,
         [run_id],
     )
     row = await cursor.fetchone()
