@@ -131,7 +131,8 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
         journal = Journal(database, objects, settings.journal, spool_dir, metrics)
         stack.push_async_callback(_stop, asyncio.create_task(journal.keep(), name="journal"))
         purge = Purge(database, objects, settings.trash, metrics)
-        stack.push_async_callback(_stop, asyncio.create_task(purge.run(), name="purge"))
+        if settings.consistency.function is None:  # which also purges: this process may delete no original
+            stack.push_async_callback(_stop, asyncio.create_task(purge.run(), name="purge"))
         links, verify_link = await _links(settings, database)
         bell = Bell(database)
         stack.push_async_callback(_stop, asyncio.create_task(bell.run(), name="bell"))

@@ -1,11 +1,12 @@
 """The function `consistency`: a check in as many invocations as it takes."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from tintype.lambdas.consistency import check
+from tintype.lambdas.consistency import check, settle
 from tintype.settings import ConsistencySettings, ImagingSettings, Settings
 from tintype.wiring import Parts, open_parts
 
@@ -44,3 +45,23 @@ async def test_the_schedule_goes_on_with_a_run_that_is_under_way(parts: Parts) -
 
     assert (second["run"]["id"], second["run"]["mode"]) == (first["run"]["id"], "full")
     assert (second["done"], second["run"]["repair"]) == (True, True)
+
+
+async def test_what_alarms_look_at_is_told_in_cloudwatchs_own_format(
+    parts: Parts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = await settle(parts, seconds=60)
+
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    (metrics,) = line["_aws"]["CloudWatchMetrics"]
+    names = {metric["Name"] for metric in metrics["Metrics"]}
+    assert (metrics["Namespace"], metrics["Dimensions"]) == ("Tintype", [["FunctionName"]])
+    assert names == {"OldestUnpublishedEventSeconds", "ConsistencyDrift", "LastCleanCheckSeconds"}
+    assert line["ConsistencyDrift"] == 0
+    assert first["run"]["clean"], "the very first check is made at once"
+
+
+async def test_settling_begins_no_second_check(parts: Parts) -> None:
+    await settle(parts, seconds=60)
+
+    assert await settle(parts, seconds=60) == {"run": None}

@@ -18,6 +18,15 @@ OWN = "Tintype"
 """The namespace of the metrics that instances and functions send themselves."""
 
 
+RELEASE_ALARMS = ("ServerErrors", "BalancerErrors", "UnhealthyInstances")
+"""What makes the pipeline take a release back."""
+
+
+def alarm_name(stage: str, name: str) -> str:
+    """Return what an alarm is called in the account."""
+    return f"tintype-{stage}-{name}"
+
+
 class Alarms(Construct):
     """Alarms and a dashboard that shows the same metrics."""
 
@@ -39,7 +48,7 @@ class Alarms(Construct):
         self._of_the_queues(messaging)
         self._of_the_functions(functions)
         self._of_the_database(database)
-        self._of_the_promise()
+        self._of_the_promise(functions)
         self._dashboard()
 
     def _of_the_service(self, service: Service) -> None:
@@ -69,6 +78,10 @@ class Alarms(Construct):
             dead = work.dead.metric_approximate_number_of_messages_visible(period=MINUTE, statistic="Maximum")
             self._alarm(f"Dead{name.title()}", dead, above=0, minutes=1, of=1, missing_is_good=True)
             self._alarm(f"Late{name.title()}", oldest_message(work.queue), above=900, minutes=5, of=5)
+        forgotten = messaging.failed.metric_approximate_number_of_messages_visible(
+            period=MINUTE, statistic="Maximum"
+        )
+        self._alarm("DeadInvocations", forgotten, above=0, minutes=1, of=1, missing_is_good=True)
 
     def _of_the_functions(self, functions: Functions) -> None:
         for name, one in functions.all.items():
@@ -91,12 +104,26 @@ class Alarms(Construct):
             balance = instance.metric("CPUCreditBalance", period=FIVE_MINUTES, statistic="Minimum")
             self._alarm("DatabaseCredits", balance, below=30, minutes=15, of=15)
 
-    def _of_the_promise(self) -> None:
-        """Watch what only Tintype itself can know, and that it goes on saying it."""
-        self._alarm("EventsUnpublished", _own("OldestUnpublishedEventSeconds"), above=300, minutes=5, of=5)
-        self._alarm("DriftFound", _own("ConsistencyDrift"), above=0, minutes=5, of=5, missing_is_good=True)
-        age = _own("LastCleanCheckSeconds", period=FIVE_MINUTES)
-        self._alarm("NoCleanCheck", age, above=2 * 86_400, minutes=15, of=15, missing_is_good=False)
+    def _of_the_promise(self, functions: Functions) -> None:
+        """Watch what only Tintype itself can know, and that it goes on saying it.
+
+        The function `consistency` says it every five minutes; missing is what a stopped one looks like.
+        """
+
+        def own(name: str) -> cloudwatch.Metric:
+            return cloudwatch.Metric(
+                namespace=OWN,
+                metric_name=name,
+                dimensions_map={"FunctionName": functions.consistency.function.function_name},
+                period=FIVE_MINUTES,
+                statistic="Maximum",
+            )
+
+        waiting = own("OldestUnpublishedEventSeconds")
+        self._alarm("EventsUnpublished", waiting, above=300, minutes=10, of=10)
+        self._alarm("DriftFound", own("ConsistencyDrift"), above=0, minutes=5, of=5, missing_is_good=True)
+        age = own("LastCleanCheckSeconds")
+        self._alarm("NoCleanCheck", age, above=2 * 86_400, minutes=30, of=30, missing_is_good=False)
 
     def _alarm(
         self,
@@ -115,6 +142,7 @@ class Alarms(Construct):
         alarm = cloudwatch.Alarm(
             self,
             name,
+            alarm_name=alarm_name(self._stage.name, name),
             metric=metric,
             threshold=above if above is not None else below or 0,
             comparison_operator=(
@@ -141,10 +169,6 @@ class Alarms(Construct):
         ]
         for row in range(0, len(widgets), 3):
             dashboard.add_widgets(*widgets[row : row + 3])
-
-
-def _own(name: str, period: Duration = MINUTE) -> cloudwatch.Metric:
-    return cloudwatch.Metric(namespace=OWN, metric_name=name, period=period, statistic="Maximum")
 
 
 def _connections(stage: Stage) -> int:

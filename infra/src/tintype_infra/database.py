@@ -65,12 +65,15 @@ class Database(Construct):
                 },
             ),
         )
-        logs.LogGroup(
-            self,
-            "Log",
-            log_group_name=f"/aws/rds/instance/{stage.name}-tintype/postgresql",
-            retention=logs.RetentionDays.ONE_MONTH,
-            removal_policy=RemovalPolicy.DESTROY,
+        # RDS would make the group itself, to be kept for ever; so it comes first.
+        self.instance.node.add_dependency(
+            logs.LogGroup(
+                self,
+                "Log",
+                log_group_name=f"/aws/rds/instance/{stage.name}-tintype/postgresql",
+                retention=logs.RetentionDays.ONE_MONTH,
+                removal_policy=RemovalPolicy.DESTROY,
+            )
         )
         self._keep_secret_in_rds(stage)
 

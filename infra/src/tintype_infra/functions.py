@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from aws_cdk import Duration
+from aws_cdk import Aws, Duration, Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
@@ -23,8 +23,11 @@ from tintype_infra.stages import Stage
 from tintype_infra.storage import Storage
 
 AUTHORITIES = "/var/task/rds-authorities.pem"
+MAIL_ACTIONS = ("ses:SendEmail", "ses:SendRawEmail")
 CONSISTENCY_SECONDS = 900
 """A check stops a minute before that, and continues in the next invocation."""
+AT_ONCE = 5
+"""Batches of a queue at once. Each has connections to the database, which has few (docs/aws.md)."""
 
 
 class Function(Construct):
@@ -42,6 +45,7 @@ class Function(Construct):
         memory_mb: int,
         seconds: int,
         at_once: int,
+        failed: sqs.IQueue,
     ) -> None:
         super().__init__(scope, name)
         # Made here, so that CDK adds none of AWS's broad managed policies.
@@ -71,6 +75,7 @@ class Function(Construct):
             environment=dict(environment),
             log_group=log,
             retry_attempts=2,
+            dead_letter_queue=failed,
         )
 
 
@@ -102,28 +107,37 @@ class Functions(Construct):
             "TINTYPE_EVENTS__TOPIC_ARN": messaging.events.topic_arn,
             "TINTYPE_IDENTITY__MODE": "keys",
             "TINTYPE_LOG__FORMAT": "json",
-        }
-        if stage.public_url is not None:
-            environment["TINTYPE_PUBLIC_URL"] = stage.public_url
+            # Checks begin by their schedule, and by nobody's clock.
+            "TINTYPE_CONSISTENCY__EVERY_SECONDS": "0",
+        } | mail_settings(stage)
 
-        def function(name: str, *, memory_mb: int, seconds: int, at_once: int) -> Function:
+        def function(
+            name: str, *, memory_mb: int, seconds: int, at_once: int, more: Mapping[str, str] | None = None
+        ) -> Function:
             made = Function(
                 self,
                 name,
                 package=package,
                 network=network,
                 group=self.group,
-                environment=environment,
+                environment=environment | dict(more or {}),
                 memory_mb=memory_mb,
                 seconds=seconds,
                 at_once=at_once,
+                failed=messaging.failed,
             )
             database.grant_login(made.role, WORKER)
             return made
 
-        self.complete = function("Complete", memory_mb=1024, seconds=FUNCTION_SECONDS, at_once=5)
-        self.notifier = function("Notifier", memory_mb=512, seconds=FUNCTION_SECONDS, at_once=5)
+        # One more at once than its queue asks for: the schedule's invocation always finds room.
         self.consistency = function("Consistency", memory_mb=1024, seconds=CONSISTENCY_SECONDS, at_once=2)
+        others = {"TINTYPE_CONSISTENCY__FUNCTION": self.consistency.function.function_name}
+        self.complete = function(
+            "Complete", memory_mb=1024, seconds=FUNCTION_SECONDS, at_once=AT_ONCE + 1, more=others
+        )
+        self.notifier = function(
+            "Notifier", memory_mb=512, seconds=FUNCTION_SECONDS, at_once=AT_ONCE + 1, more=others
+        )
 
         _work_off(self.complete, messaging.completions.queue, batch=5)
         _work_off(self.notifier, messaging.deliveries.queue, batch=10)
@@ -136,7 +150,14 @@ class Functions(Construct):
             "Nightly",
             self.consistency,
             events.Schedule.cron(hour="3", minute="17"),
-            {"task": "check", "mode": "quick"},
+            {"mode": "quick", "repair": False},
+        )
+        _every(
+            self,
+            "Weekly",
+            self.consistency,
+            events.Schedule.cron(week_day="SUN", hour="4", minute="17"),
+            {"mode": "deep", "repair": False},
         )
         # What cannot finish in one invocation continues in another one of itself. A policy of its own:
         # in the role's it would make a circle, as the function waits for its role.
@@ -150,8 +171,11 @@ class Functions(Construct):
                 )
             ],
         )
-        grant_complete(self.complete.role, storage.images, messaging.events)
-        grant_notifier(self.notifier.role, storage.images, messaging.events)
+        for one in self.all.values():
+            grant_events(one.role, messaging.events)
+            grant_mail(one.role, stage)
+        for one in (self.complete, self.notifier):
+            grant_serving(one.role, storage.images)
         grant_consistency(self.consistency.role, storage.images)
 
     @property
@@ -159,25 +183,67 @@ class Functions(Construct):
         """Every function by its name."""
         return {"complete": self.complete, "notifier": self.notifier, "consistency": self.consistency}
 
+    def reached_at(self, url: str) -> None:
+        """Tell the functions where the service is: the links in their mails and events lead there."""
+        for one in self.all.values():
+            one.function.add_environment("TINTYPE_PUBLIC_URL", url)
 
-def grant_complete(role: iam.Role, images: s3.IBucket, topic: sns.ITopic) -> None:
-    """Read what arrived, store what it is, remove the arrival."""
+
+def grant_serving(role: iam.Role, images: s3.IBucket) -> None:
+    """Take images in and give them out: what instances need, and the functions that stand in for them.
+
+    Whoever serves also ends uploads whose time is over, and writes down what becomes of images. None of
+    them deletes an original: that is the consistency function's, and even that leaves the versions.
+    """
     _allow(
-        role, "ReadArrived", ["s3:GetObject", "s3:GetObjectVersion"], images, ["incoming/*", "tintype.json"]
+        role,
+        "Images",
+        ["s3:PutObject", "s3:GetObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"],
+        images,
+        ["originals/*", "incoming/*", "renditions/*", "journal/*", "deleted/*", "tintype.json"],
     )
     _allow(
-        role, "Store", ["s3:PutObject", "s3:GetObject", "s3:AbortMultipartUpload"], images, ["originals/*"]
+        role,
+        "Leftovers",
+        ["s3:DeleteObject"],
+        images,
+        ["incoming/*", "renditions/*", "journal/*", "deleted/*"],
     )
-    _allow(role, "RemoveArrived", ["s3:DeleteObject", "s3:AbortMultipartUpload"], images, ["incoming/*"])
-    _list(role, images)
-    topic.grant_publish(role)
+    # Without it S3 answers 403 to a missing key, which then cannot be told from a forbidden one.
+    role.add_to_policy(
+        iam.PolicyStatement(sid="TellMissing", actions=["s3:ListBucket"], resources=[images.bucket_arn])
+    )
 
 
-def grant_notifier(role: iam.Role, images: s3.IBucket, topic: sns.ITopic) -> None:
-    """Publish what no instance published, and show the picture that a mail tells of."""
-    _allow(role, "Read", ["s3:GetObject"], images, ["originals/*", "renditions/*", "tintype.json"])
-    _list(role, images)
-    topic.grant_publish(role)
+def grant_events(role: iam.Role, topic: sns.ITopic) -> None:
+    """Publish, look after the topic's subscriptions, and send a phone the code that it agrees with."""
+    allow = role.add_to_policy
+    allow(
+        iam.PolicyStatement(
+            sid="Topic",
+            actions=[
+                "sns:Publish",
+                "sns:Subscribe",
+                "sns:ConfirmSubscription",
+                "sns:ListSubscriptionsByTopic",
+            ],
+            resources=[topic.topic_arn],
+        )
+    )
+    # SNS knows topics as resources, and no subscriptions (Service Authorization Reference, "Amazon SNS").
+    allow(
+        iam.PolicyStatement(
+            sid="Subscriptions",
+            actions=["sns:Unsubscribe", "sns:GetSubscriptionAttributes", "sns:SetSubscriptionAttributes"],
+            resources=["*"],
+        )
+    )
+    # A phone has no ARN: whatever is no topic.
+    allow(
+        iam.PolicyStatement(
+            sid="Phones", actions=["sns:Publish"], not_resources=[f"arn:{Aws.PARTITION}:sns:*:*:*"]
+        )
+    )
 
 
 def grant_consistency(role: iam.Role, images: s3.IBucket) -> None:
@@ -199,22 +265,41 @@ def grant_consistency(role: iam.Role, images: s3.IBucket) -> None:
     )
 
 
+def grant_mail(role: iam.Role, stage: Stage) -> None:
+    """Send mail in the name of the stage's sender, where it has one."""
+    if stage.mail_from is None:
+        return
+    domain = stage.mail_from.partition("@")[2]
+    role.add_to_policy(
+        iam.PolicyStatement(
+            sid="Mail",
+            actions=[*MAIL_ACTIONS],
+            resources=[
+                Stack.of(role).format_arn(service="ses", resource="identity", resource_name=name)
+                for name in (domain, stage.mail_from)
+            ],
+        )
+    )
+
+
+def mail_settings(stage: Stage) -> dict[str, str]:
+    """Return the settings of mail, for instances and functions alike."""
+    if stage.mail_from is None:
+        return {}
+    return {"TINTYPE_MAIL__FROM_ADDRESS": stage.mail_from, "TINTYPE_MAIL__SES_REGION": stage.region}
+
+
 def _allow(role: iam.Role, sid: str, actions: list[str], bucket: s3.IBucket, keys: list[str]) -> None:
     role.add_to_policy(
         iam.PolicyStatement(sid=sid, actions=actions, resources=[bucket.arn_for_objects(key) for key in keys])
     )
 
 
-def _list(role: iam.Role, bucket: s3.IBucket) -> None:
-    """Let a missing key be told from a forbidden one: without it S3 answers 403 to both."""
-    role.add_to_policy(
-        iam.PolicyStatement(sid="TellMissing", actions=["s3:ListBucket"], resources=[bucket.bucket_arn])
-    )
-
-
 def _work_off(function: Function, queue: sqs.IQueue, *, batch: int) -> None:
     function.function.add_event_source(
-        sources.SqsEventSource(queue, batch_size=batch, report_batch_item_failures=True, max_concurrency=5)
+        sources.SqsEventSource(
+            queue, batch_size=batch, report_batch_item_failures=True, max_concurrency=AT_ONCE
+        )
     )
 
 

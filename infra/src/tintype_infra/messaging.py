@@ -63,10 +63,18 @@ class Messaging(Construct):
         self.events.add_subscription(
             subscriptions.SqsSubscription(self.deliveries.queue, raw_message_delivery=True)
         )
+        # What a schedule asked a function for, and the function failed on each time.
+        self.failed = sqs.Queue(
+            self,
+            "FailedInvocations",
+            retention_period=Duration.days(14),
+            enforce_ssl=True,
+            encryption=sqs.QueueEncryption.SQS_MANAGED,
+        )
 
     @property
     def queues(self) -> dict[str, WorkQueue]:
-        """Every queue by the name of its work."""
+        """Every queue for work, by the name of the work."""
         return {"completions": self.completions, "deliveries": self.deliveries}
 
 

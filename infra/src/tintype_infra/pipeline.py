@@ -5,13 +5,17 @@ from collections.abc import Sequence
 import aws_cdk as cdk
 from aws_cdk import aws_codebuild as codebuild
 from aws_cdk import aws_codepipeline as codepipeline
+from aws_cdk import aws_iam as iam
 from aws_cdk import pipelines
 from constructs import Construct
 
+from tintype_infra.alarms import RELEASE_ALARMS, alarm_name
 from tintype_infra.stacks import Tintype
 from tintype_infra.stages import Delivery
 
 PYTHON_IMAGE = codebuild.LinuxBuildImage.STANDARD_7_0
+WATCH_MINUTES = 10
+"""For so long after a stage's deployment an alarm takes the release back."""
 
 
 class DeliveryStack(cdk.Stack):
@@ -64,3 +68,55 @@ class DeliveryStack(cdk.Stack):
                 ],
             )
         pipeline.build_pipeline()
+        for stage in stages:
+            _take_back(pipeline.pipeline, stage, watched=stage.account == delivery.account)
+
+
+def _take_back(pipeline: codepipeline.Pipeline, stage: Tintype, *, watched: bool) -> None:
+    """Have a stage's last good release deployed again when this one fails, or raises an alarm afterwards.
+
+    The classes of CDK Pipelines have no argument for that yet; the template has (AWS CodePipeline User
+    Guide, "Configure stage rollback" and "Stage conditions"). Rules see alarms of their own account alone.
+    """
+    index = [one.stage_name for one in pipeline.stages].index(stage.stage_name)
+    resource = pipeline.node.default_child
+    assert isinstance(resource, codepipeline.CfnPipeline)  # noqa: S101  (for the type checker)
+    resource.add_property_override(f"Stages.{index}.OnFailure", {"Result": "ROLLBACK"})
+    if not watched:
+        return
+    rules = [
+        {
+            "Name": name,
+            "RuleTypeId": {
+                "Category": "Rule",
+                "Owner": "AWS",
+                "Provider": "CloudWatchAlarm",
+                "Version": "1",
+            },
+            "Region": stage.region,
+            "Configuration": {
+                "AlarmName": alarm_name(stage.stage_name, name),
+                "WaitTime": str(WATCH_MINUTES),
+            },
+        }
+        for name in RELEASE_ALARMS
+    ]
+    resource.add_property_override(
+        f"Stages.{index}.OnSuccess", {"Conditions": [{"Result": "ROLLBACK", "Rules": rules}]}
+    )
+    pipeline.add_to_role_policy(
+        iam.PolicyStatement(
+            sid=f"Watch{stage.stage_name.title().replace('-', '')}",
+            actions=["cloudwatch:DescribeAlarms"],
+            resources=[
+                cdk.Stack.of(pipeline).format_arn(
+                    service="cloudwatch",
+                    region=stage.region,
+                    resource="alarm",
+                    resource_name=alarm_name(stage.stage_name, name),
+                    arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+                )
+                for name in RELEASE_ALARMS
+            ],
+        )
+    )

@@ -17,7 +17,7 @@ from aws_cdk import aws_wafv2 as waf
 from constructs import Construct, IDependable
 
 from tintype_infra.database import SERVICE, Database
-from tintype_infra.functions import Functions
+from tintype_infra.functions import Functions, grant_events, grant_mail, grant_serving, mail_settings
 from tintype_infra.messaging import Messaging
 from tintype_infra.network import Network, let_out
 from tintype_infra.stages import Stage
@@ -76,6 +76,7 @@ class Service(Construct):
         self.url = stage.public_url or (
             f"{'http' if stage.plain_http else 'https'}://{self.balancer.load_balancer_dns_name}"
         )
+        functions.reached_at(self.url)
         self.fleet.add_user_data(
             _first_commands(
                 release=release,
@@ -103,75 +104,15 @@ class Service(Construct):
     def _grant(
         self, storage: Storage, database: Database, messaging: Messaging, functions: Functions
     ) -> None:
-        """Give the instances what requests need.
-
-        They delete no original: that is the consistency function's, and even that leaves its versions.
-        """
-        images = storage.images
-        allow = self.role.add_to_policy
-        allow(
-            iam.PolicyStatement(
-                sid="Images",
-                actions=[
-                    "s3:PutObject",
-                    "s3:GetObject",
-                    "s3:AbortMultipartUpload",
-                    "s3:ListMultipartUploadParts",
-                ],
-                resources=[
-                    images.arn_for_objects(keys)
-                    for keys in (
-                        "originals/*",
-                        "incoming/*",
-                        "renditions/*",
-                        "journal/*",
-                        "deleted/*",
-                        "tintype.json",
-                    )
-                ],
-            )
-        )
-        allow(
-            iam.PolicyStatement(
-                sid="Unfinished",
-                actions=["s3:DeleteObject"],
-                resources=[images.arn_for_objects("incoming/*"), images.arn_for_objects("renditions/*")],
-            )
-        )
-        allow(
-            iam.PolicyStatement(sid="TellMissing", actions=["s3:ListBucket"], resources=[images.bucket_arn])
-        )
-        allow(
-            iam.PolicyStatement(
-                sid="Subscriptions",
-                actions=[
-                    "sns:Publish",
-                    "sns:Subscribe",
-                    "sns:Unsubscribe",
-                    "sns:GetSubscriptionAttributes",
-                    "sns:SetSubscriptionAttributes",
-                    "sns:ListSubscriptionsByTopic",
-                ],
-                resources=[messaging.events.topic_arn],
-            )
-        )
-        if self._stage.mail_from is not None:
-            domain = self._stage.mail_from.partition("@")[2]
-            allow(
-                iam.PolicyStatement(
-                    sid="Mail",
-                    actions=["ses:SendEmail", "ses:SendRawEmail"],
-                    resources=[
-                        Stack.of(self).format_arn(service="ses", resource="identity", resource_name=name)
-                        for name in (domain, self._stage.mail_from)
-                    ],
-                )
-            )
+        """Give the instances what requests need."""
+        grant_serving(self.role, storage.images)
+        grant_events(self.role, messaging.events)
+        grant_mail(self.role, self._stage)
         database.grant_login(self.role, SERVICE)
         functions.consistency.function.grant_invoke(self.role)
         self.bundle.grant_read(self.role)
         self.log.grant_write(self.role)
-        allow(
+        self.role.add_to_policy(
             iam.PolicyStatement(
                 sid="Metrics",
                 actions=["cloudwatch:PutMetricData"],  # AWS has no resource for it
@@ -213,10 +154,10 @@ class Service(Construct):
             launch_template=template,
             min_capacity=stage.instances,
             max_capacity=stage.instances_at_most,
-            health_checks=autoscaling.HealthChecks.with_additional_checks(
-                additional_types=[autoscaling.AdditionalHealthCheckType.ELB],
-                grace_period=Duration.minutes(BOOT_MINUTES),
-            ),
+            # Not the balancer's check: `/readyz` fails on all instances at once while the database fails
+            # over, and the group would throw them all away. systemd restarts what has ended, and an alarm
+            # tells of what stays unhealthy.
+            health_checks=autoscaling.HealthChecks.ec2(grace_period=Duration.minutes(BOOT_MINUTES)),
             # An instance counts when it has really served `/readyz`; until then the old ones stay.
             signals=autoscaling.Signals.wait_for_count(
                 stage.instances, timeout=Duration.minutes(BOOT_MINUTES)
@@ -363,9 +304,7 @@ class Service(Construct):
         }
         if stage.cors_origins:
             settings["TINTYPE_CORS_ORIGINS"] = json.dumps(stage.cors_origins)
-        if stage.mail_from is not None:
-            settings["TINTYPE_MAIL__FROM"] = stage.mail_from
-        return settings | stage.settings
+        return settings | mail_settings(stage) | stage.settings
 
 
 def _first_commands(

@@ -10,6 +10,8 @@ from tintype_infra.stages import Stage
 
 QUARANTINE_DAYS = 30
 """How long a repair can be undone (docs/operations.md)."""
+UPLOAD_DAYS = 7
+"""How long an upload can be resumed at most, whoever goes on with it; its pieces stay as long."""
 
 
 class Storage(Construct):
@@ -106,7 +108,7 @@ def _lifecycle() -> list[s3.LifecycleRule]:
         s3.LifecycleRule(
             id="unfinished",
             prefix="incoming/",
-            expiration=Duration.days(2),
+            expiration=Duration.days(UPLOAD_DAYS + 1),
             noncurrent_version_expiration=Duration.days(1),
         ),
         s3.LifecycleRule(id="multipart", abort_incomplete_multipart_upload_after=Duration.days(2)),

@@ -64,14 +64,46 @@ class Upkeep:
                     await task
 
     async def round(self) -> None:
-        """Go once through what may be stuck: uploads, events, runs; through quarantine; and the figures."""
+        """Go once through what may be stuck: uploads, events, runs; through quarantine; and the figures.
+
+        Where a function works on runs it also empties quarantine: this process may delete no image.
+        """
         await self.sweep()
         await self._nudge_events()
-        await self._let_go()
         if self.invoke is None:
+            await self._let_go()
             await self._resume()
             await self._begin_if_due()
         await self.measure()
+
+    async def settle(self) -> Run | None:
+        """Go through what may be stuck, as `round` does; return the run that is to be worked on.
+
+        It is the one under way, or the very first, which is begun here: until one has ended nobody can
+        say when all was found in order.
+        """
+        await self.sweep()
+        await self._nudge_events()
+        await self._let_go()
+        async with self.runs.database.reading(EVERY_OWNER) as tx:
+            run_id = await checks.running(tx)
+            never = await checks.seconds_since_start(tx) is None
+        if run_id is not None:
+            return await self.runs.find(run_id)
+        return await self.runs.begin(Order(asked_by=SCHEDULE)) if never else None
+
+    async def figures(self) -> dict[str, float]:
+        """Return what alarms look at, by the name of the metric. What nobody knows yet is not among them."""
+        async with self.runs.database.reading(EVERY_OWNER) as tx:
+            clean = await checks.last_clean(tx)
+            latest = await checks.latest_checked(tx)
+            waiting = await events.oldest_unpublished_age(tx)
+        figures = {"OldestUnpublishedEventSeconds": waiting or 0.0}
+        if latest is not None:
+            figures["ConsistencyDrift"] = float(sum(latest.drift.values()))
+        if clean is not None:
+            figures["LastCleanCheckSeconds"] = clean
+        return figures
 
     async def measure(self) -> None:
         """Bring the figures up to date."""

@@ -1,5 +1,7 @@
 """`consistency`: a check, in as many invocations as it takes, each of which ends before its time."""
 
+import json
+import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +16,10 @@ from tintype.wiring import Parts
 
 STOP_SECONDS = 60
 """Before the deadline no new step is begun: the longest one, an S3 that does not answer, ends by then."""
+SETTLE_SECONDS = 240
+"""Less than the five minutes after which the schedule asks for it again."""
+NAMESPACE = "Tintype"
+"""Of the metrics, as infra's alarms have it."""
 
 
 class NamedInvocation(Invocation):
@@ -27,9 +33,12 @@ def handler(event: Mapping[str, Any], invocation: NamedInvocation) -> dict[str, 
 
     `{"run": id}` goes on with a run; `{"mode", "repair", "dry_run", "adopting", "confirmed"}`, all optional,
     order one, as the schedule does. What is not done in time is left to another invocation, which this one
-    asks for.
+    asks for. `{"task": "settle"}`, every few minutes, looks after what may be stuck, and tells CloudWatch
+    what alarms look at.
     """
     seconds = max(invocation.get_remaining_time_in_millis() / 1000 - STOP_SECONDS, 1.0)
+    if event.get("task") == "settle":
+        return process.run(lambda parts: settle(parts, min(seconds, SETTLE_SECONDS)))
     return process.run(lambda parts: _check(parts, event, seconds, invocation.invoked_function_arn))
 
 
@@ -48,7 +57,42 @@ async def check(parts: Parts, event: Mapping[str, Any], seconds: float) -> dict[
     run = await _run_of(parts, event)
     done = await runs.work(run.id, deadline)
     await parts.upkeep.measure()
+    await tell(parts)
     return {"done": done, "run": run_payload(await runs.find(run.id))}
+
+
+async def settle(parts: Parts, seconds: float) -> dict[str, Any]:
+    """Look after what may be stuck, and work on a run that is under way; return it, if there is one.
+
+    Shards that another invocation works on are left to that one, as each has a lease.
+    """
+    deadline = time.monotonic() + seconds
+    run = await parts.upkeep.settle()
+    if run is not None:
+        await parts.upkeep.runs.work(run.id, deadline)
+        run = await parts.upkeep.runs.find(run.id)
+    await tell(parts)
+    return {"run": None if run is None else run_payload(run)}
+
+
+async def tell(parts: Parts) -> None:
+    """Print the figures in CloudWatch's embedded metric format: of its log lines it makes metrics.
+
+    See "Specification: Embedded metric format" in the CloudWatch User Guide. The function's name tells
+    the stages of one account apart.
+    """
+    figures = await parts.upkeep.figures()
+    metrics = {
+        "Namespace": NAMESPACE,
+        "Dimensions": [["FunctionName"]],
+        "Metrics": [{"Name": name} for name in figures],
+    }
+    line = {
+        "_aws": {"Timestamp": time.time_ns() // 1_000_000, "CloudWatchMetrics": [metrics]},
+        "FunctionName": os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "local"),
+        **figures,
+    }
+    print(json.dumps(line), flush=True)  # noqa: T201 # CloudWatch reads what is printed
 
 
 async def _run_of(parts: Parts, event: Mapping[str, Any]) -> Run:
