@@ -28,6 +28,7 @@ from tintype.settings import WebhookSettings
 from tintype.telemetry import Metrics
 
 SECRET = bytes(32)
+OPERATOR = "operator@example.org"
 
 
 @dataclass
@@ -60,11 +61,12 @@ class Town:
         *,
         confirmed: bool = True,
         mode: Mode = Mode.AT_ONCE,
+        owner: str = "local",
         **filter_: Any,  # noqa: ANN401 - JSON
     ) -> Subscription:
         new = NewSubscription(
             id=new_id(),
-            owner="local",
+            owner=owner,
             channel=channel,
             address=address,
             filter=filter_,
@@ -73,10 +75,10 @@ class Town:
             provider=Provider.TINTYPE,
             secret=SECRET if channel is Channel.WEBHOOK else None,
         )
-        async with self.database.transaction("local") as tx:
+        async with self.database.transaction(owner) as tx:
             made = await subscriptions.add(tx, new)
             if confirmed:
-                made = await subscriptions.confirm(tx, "local", made.id) or made
+                made = await subscriptions.confirm(tx, owner, made.id) or made
         return made
 
     async def happen(self, kind: Kind = Kind.UPLOADED, **changes: object) -> Image:
@@ -121,6 +123,7 @@ async def town(database: Database) -> AsyncIterator[Town]:
             metrics=Metrics(),
             timeout_seconds=2,
             parallel=4,
+            notices_to=OPERATOR,
         )
 
     def notifier() -> Notifier:

@@ -1,7 +1,6 @@
 """Subscriptions in use: asked for, agreed to, changed, left, and kept in step with SNS."""
 
 import asyncio
-import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -44,9 +43,9 @@ from tintype.model.subscription import (
     Provider,
     Status,
     Subscription,
-    address_key,
     address_of,
     complete_policy,
+    reader_key,
 )
 from tintype.model.subscription_links import (
     PURPOSE,
@@ -392,7 +391,7 @@ class Subscriptions:
     async def _ask(self, tx: Tx, subscription: Subscription) -> None:
         """Promise a confirmation, unless the address has had enough of them."""
         await confirmations.sweep(tx)
-        wait = await confirmations.count(tx, _asked_key(subscription))
+        wait = await confirmations.count(tx, reader_key(subscription.channel, subscription.address))
         if wait is not None:
             raise AddressAskedOften(
                 f"The address was asked {confirmations.MAX_ASKED} times within a day.", retry_after=wait
@@ -583,15 +582,6 @@ class InStep:
 
 def _sns_asks(subscription: Subscription) -> bool:
     return subscription.provider is Provider.SNS and subscription.channel is not Channel.SMS
-
-
-def _asked_key(subscription: Subscription) -> bytes:
-    """Return what stands for a mailbox or phone: `anna+x@…` is read by whoever reads `anna@…`."""
-    key = address_key(subscription.channel, subscription.address)
-    if subscription.channel is Channel.EMAIL:
-        local, _, domain = key.rpartition("@")
-        key = f"{local.partition('+')[0]}@{domain}"
-    return hashlib.sha256(f"{subscription.channel}\n{key}".encode()).digest()
 
 
 def _require_mode(provider: Provider, mode: Mode) -> None:

@@ -115,3 +115,19 @@ async def test_on_a_laptop_private_targets_can_be_allowed() -> None:
 
     assert target.authority == "localhost:9"
     assert target.address.is_loopback
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "169.254.169.254",
+        "0xa9fea9fe",
+        "169.254.170.2",
+        "[fd00:ec2::254]",
+        "[fe80::1]",
+        "[::ffff:169.254.169.254]",
+    ],
+)
+async def test_a_clouds_credentials_are_called_by_nobody(host: str) -> None:
+    with pytest.raises(AddressRefused):
+        await resolve_target(f"http://{host}/latest", WebhookSettings(allow_private=True))

@@ -11,11 +11,12 @@ from receiver import Call, Receiver, Reply, confirming
 from tintype.catalogue import deliveries, errands, subscriptions
 from tintype.catalogue.database import EVERY_OWNER
 from tintype.catalogue.errands import ErrandKind
+from tintype.catalogue.mailboxes import AT_ONCE, EVERY
 from tintype.messaging.post import NotTaken
 from tintype.model.delivery import RETRY_SECONDS, LedgerEntry, State
 from tintype.model.event import Kind
 from tintype.model.subscription import Channel, Mode, Status, Subscription
-from town import Town
+from town import OPERATOR, Town
 
 
 async def ledger(town: Town, subscription: Subscription) -> list[LedgerEntry]:
@@ -177,6 +178,10 @@ async def test_a_day_of_failures_pauses_the_subscription(
     paused = await status_of(town, hearing)
     assert paused.status is Status.PAUSED
     assert "for a day" in str(paused.reason)
+    (notice,) = town.box.letters
+    assert (notice.to, notice.subject) == (OPERATOR, "A subscription was paused")
+    assert f"The webhook subscription of {receiver.url} was paused" in notice.text
+    assert notice.unsubscribe_url is None
 
 
 async def test_a_success_within_the_day_begins_it_anew(
@@ -414,6 +419,38 @@ async def test_a_mailbox_that_does_not_exist_is_left_alone(town: Town) -> None:
     assert (await status_of(town, nobody)).status is Status.PAUSED
     (entry,) = await ledger(town, nobody)
     assert (entry.state, entry.last_status) == (State.DEAD, 550)
+
+
+async def test_a_mailbox_that_agreed_with_many_owners_is_not_flooded(town: Town) -> None:
+    owners = [f"owner-{number}" for number in range(AT_ONCE + 2)]
+    for number, owner in enumerate(owners):
+        await town.subscribe(f"Ada+{number}@example.org", Channel.EMAIL, owner=owner)
+        await town.happen(owner=owner)
+
+    await town.notifier.drain()
+    assert len(town.box.letters) == AT_ONCE
+    rests = await town.sql(
+        "SELECT extract(epoch FROM due_at - now())::float FROM delivery_lanes WHERE due_at > now()"
+    )
+    assert len(rests) == 2
+    assert all(590 < rest <= EVERY.total_seconds() for (rest,) in rests)
+
+    await town.later()
+    await town.notifier.drain()
+    assert len(town.box.letters) == AT_ONCE, "the mailbox is still full"
+    await town.sql("UPDATE mailboxes SET empty_at = empty_at - interval '20 minutes'")
+    await town.later()
+    await town.notifier.drain()
+    assert len(town.box.letters) == len(owners), "and nothing is lost"
+
+
+async def test_a_mail_that_did_not_go_out_does_not_count(town: Town) -> None:
+    await town.subscribe("ada@example.org", Channel.EMAIL)
+    await town.happen()
+    town.box.refusal = NotTaken("the mail server could not be used")
+    await town.notifier.drain()
+
+    assert await town.sql("SELECT empty_at <= now() FROM mailboxes") == [(True,)]
 
 
 async def test_a_mail_asks_to_confirm_with_a_link_and_no_way_to_leave(town: Town) -> None:

@@ -15,6 +15,7 @@ _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052, section 2.1
 _LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")  # RFC 8215: translated by whatever rule a network has
 _COMPATIBLE = IPv6Network("::/96")  # RFC 4291, section 2.5.5.1
 _ISATAP = (0x0000_5EFE, 0x0200_5EFE)  # RFC 5214, section 6.1: the upper half of the interface's identifier
+_METADATA = (IPv6Address("fd00:ec2::254"), IPv6Address("fd00:ec2::23"))  # EC2 and EKS, besides 169.254.*
 _RELAYS = IPv4Network("192.88.99.0/24")  # RFC 7526: led to 6to4 relays
 
 Address = IPv4Address | IPv6Address
@@ -63,7 +64,8 @@ async def resolve_target(url: str, settings: WebhookSettings) -> Target:
         allowed = ", ".join(str(each) for each in sorted(settings.ports))
         raise AddressRefused(f"Webhooks go to the ports {allowed} only. Listen on one of them.")
     addresses = await _addresses(host, port)
-    if not addresses or not (settings.allow_private or all(map(is_public, addresses))):
+    fits = _is_callable if settings.allow_private else is_public
+    if not addresses or not all(map(fits, addresses)):
         raise AddressRefused(
             "The webhook's host has no address, or one that is not public. Name another host."
         )
@@ -90,6 +92,12 @@ def is_public(address: Address) -> bool:
         and not address.is_link_local
         and not address.is_unspecified
     )
+
+
+def _is_callable(address: Address) -> bool:
+    """Tell whether an address may be called where private ones may: a cloud's credentials never."""
+    carried = _carried(address) if isinstance(address, IPv6Address) else []
+    return not (address.is_link_local or address in _METADATA or any(each.is_link_local for each in carried))
 
 
 def _carried(address: IPv6Address) -> list[Address]:

@@ -1,5 +1,6 @@
 """A subscription: who is told of what, where, and since when they agreed."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -134,6 +135,15 @@ def address_key(channel: Channel, address: str) -> str:
     Mailboxes differ by case nowhere in practice, and a mail to the wrong one would be a stranger's.
     """
     return address.casefold() if channel is Channel.EMAIL else address
+
+
+def reader_key(channel: Channel, address: str) -> bytes:
+    """Return what stands for a mailbox or phone: `anna+x@…` is read by whoever reads `anna@…`."""
+    key = address_key(channel, address)
+    if channel is Channel.EMAIL:
+        local, _, domain = key.rpartition("@")
+        key = f"{local.partition('+')[0]}@{domain}"
+    return hashlib.sha256(f"{channel}\n{key}".encode()).digest()
 
 
 def masked(channel: Channel, address: str) -> str:

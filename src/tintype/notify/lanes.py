@@ -9,7 +9,7 @@ from uuid import UUID, uuid4, uuid5
 
 import orjson
 
-from tintype.catalogue import deliveries, events, subscriptions
+from tintype.catalogue import deliveries, events, mailboxes, subscriptions
 from tintype.catalogue.database import EVERY_OWNER, Database, Tx
 from tintype.messaging.post import NotTaken, Post, Texts
 from tintype.messaging.publisher import body_of, message_of
@@ -18,7 +18,7 @@ from tintype.model.checkpoint import checkpoint
 from tintype.model.delivery import CONFIRMATION, PATIENCE, RETRY_SECONDS, TEST, Attempt, Delivery, Lane
 from tintype.model.errors import AddressRefused, TintypeError
 from tintype.model.event import Kind
-from tintype.model.subscription import Channel, Status, Subscription
+from tintype.model.subscription import Channel, Status, Subscription, reader_key
 from tintype.model.subscription_links import confirmation_code
 from tintype.notify.letters import Letters
 from tintype.telemetry import Metrics, get_logger
@@ -35,6 +35,18 @@ MAIL_REST_SECONDS = (0, 10, 30, 60, 120, 300, 600)
 LONGEST_MAIL_REST_SECONDS = 900
 
 _log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """What became of a round."""
+
+    lane: Lane
+    rest_seconds: float
+    """For how long to leave the address alone, when it does not go on."""
+    goes_on: bool
+    notice: str | None = None
+    """What the operator is told, once it is committed: that the subscription was paused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,20 +122,22 @@ class Courier:
     ) -> float:
         """Bring a few deliveries at a time until none is due, or none gets through."""
         ends = time.monotonic() + TURN_SECONDS
+        last = _Round(lane, 0, goes_on=True)
         attempts: Sequence[Attempt] = ()
         while True:
+            due: Sequence[Delivery] = ()
             async with self.db.transaction(EVERY_OWNER) as tx:
                 if not await deliveries.hold(tx, lane, self.lease_seconds):
                     _log.warning("lane.lost", subscription_id=subscription.id)
                     return 0
                 if attempts:
-                    lane, rest, goes_on = await self._record(tx, lane, subscription, attempts)
-                    if not goes_on or time.monotonic() > ends or self.stopping.is_set():
-                        return rest
-                # An address that failed is asked with one message, not with many.
-                due = await deliveries.due(tx, lane, 1 if lane.failures else self.parallel)
+                    last = await self._record(tx, last.lane, subscription, attempts)
+                if last.goes_on and time.monotonic() < ends and not self.stopping.is_set():
+                    # An address that failed is asked with one message, not with many.
+                    due = await deliveries.due(tx, lane, 1 if last.lane.failures else self.parallel)
+            await self._notify(last.notice)
             if not due:
-                return 0
+                return last.rest_seconds
             attempts = await asyncio.gather(*map(bring, due))
             checkpoint("after-delivery")
 
@@ -163,10 +177,16 @@ class Courier:
 
     async def _mail(self, lane: Lane, subscription: Subscription) -> float:
         """Put all that is due into one mail; return for how long this address is to have peace."""
+        counts = subscription.status is not Status.PENDING  # how often strangers are asked is counted before
+        mailbox = reader_key(subscription.channel, subscription.address)
         async with self.db.transaction(EVERY_OWNER) as tx:
             if not await deliveries.hold(tx, lane, self.lease_seconds):
                 return 0
+            if counts and (wait := await mailboxes.take(tx, mailbox)):
+                return wait
             bundle = await deliveries.bundle(tx, lane, uuid4(), MAX_BUNDLE)
+            if not bundle and counts:
+                await mailboxes.give_back(tx, mailbox)
         if not bundle:
             return 0
         name = _name_of(bundle)
@@ -178,18 +198,19 @@ class Courier:
         async with self.db.transaction(EVERY_OWNER) as tx:
             if not await deliveries.hold(tx, lane, self.lease_seconds):
                 return 0
-            _, rest, _ = await self._record(tx, lane, subscription, attempts)
-            if attempt.error is not None:
-                return rest
-            mails = await deliveries.mailed(tx, lane)
-        if subscription.status is Status.PENDING:
-            return 0
+            last = await self._record(tx, lane, subscription, attempts)
+            mails = await deliveries.mailed(tx, lane) if attempt.error is None else 0
+            if counts and not mails:
+                await mailboxes.give_back(tx, mailbox)
+        await self._notify(last.notice)
+        if not counts or not mails:
+            return last.rest_seconds
         return MAIL_REST_SECONDS[mails] if mails < len(MAIL_REST_SECONDS) else LONGEST_MAIL_REST_SECONDS
 
     async def _record(
         self, tx: Tx, lane: Lane, subscription: Subscription, attempts: Sequence[Attempt]
-    ) -> tuple[Lane, float, bool]:
-        """Record a round; return the lane, for how long to leave the address alone, and whether to go on."""
+    ) -> _Round:
+        """Record a round, and judge the address by it."""
         await deliveries.record(tx, lane, [(attempt, _pause(attempt)) for attempt in attempts])
         self._account(subscription, attempts)
         if any(attempt.error is None for attempt in attempts):
@@ -197,17 +218,18 @@ class Courier:
                 await deliveries.hurry(tx, lane)
             if lane.failures:
                 await deliveries.judge(tx, lane, failures=0)
-            return replace(lane, failures=0), 0, True
+            return _Round(replace(lane, failures=0), 0, goes_on=True)
         failures = lane.failures + 1
         is_worn = await deliveries.judge(tx, lane, failures=failures, patience=PATIENCE)
         gone = any(attempt.hopeless for attempt in attempts)
+        notice = None
         if (gone or is_worn) and subscription.status is Status.ACTIVE:
-            await self._pause(tx, subscription, attempts[-1], gone=gone)
+            notice = await self._pause(tx, subscription, attempts[-1], gone=gone)
         wanted = max(attempt.retry_seconds or 0 for attempt in attempts)
         rest = min(LONGEST_REST_SECONDS, RETRY_SECONDS[0] * 2 ** min(failures - 1, 8)) * _jitter()
-        return replace(lane, failures=failures), max(rest, wanted), False
+        return _Round(replace(lane, failures=failures), max(rest, wanted), goes_on=False, notice=notice)
 
-    async def _pause(self, tx: Tx, subscription: Subscription, attempt: Attempt, *, gone: bool) -> None:
+    async def _pause(self, tx: Tx, subscription: Subscription, attempt: Attempt, *, gone: bool) -> str:
         """Tell an address nothing more, and say so to its owner: it wants to be left alone, or is dead."""
         why = (
             f"it said that it wants no more messages ({attempt.error})"
@@ -228,12 +250,14 @@ class Courier:
             tx, kind, subscription.owner, subscription.id, payload, version=paused.version
         )
         _log.warning("subscription.paused", subscription_id=subscription.id, reason=why)
-        if self.notices_to is not None:
-            asyncio.get_running_loop().create_task(self._notify(self.notices_to, summary))
+        return summary
 
-    async def _notify(self, address: str, summary: str) -> None:
+    async def _notify(self, notice: str | None) -> None:
+        """Tell the operator, if there is something to tell; the event tells those who asked to hear of it."""
+        if notice is None or self.notices_to is None:
+            return
         try:
-            await self.post.send(self.letters.notice(address, summary))
+            await self.post.send(self.letters.notice(self.notices_to, notice))
         except NotTaken as error:
             _log.warning("notice.not_taken", reason=str(error))
 

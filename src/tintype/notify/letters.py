@@ -16,6 +16,7 @@ from tintype.messaging.publisher import facts_of, headline_of, name_of, visible
 from tintype.model.delivery import CONFIRMATION, Delivery
 from tintype.model.errors import StorageUnavailable
 from tintype.model.event import Event
+from tintype.model.identity import LOCAL
 from tintype.model.image import Image, State
 from tintype.model.subscription import Subscription
 from tintype.model.subscription_links import confirm_url, unsubscribe_url
@@ -25,6 +26,8 @@ from tintype.objects.links import Links
 SHOWN = 20
 """Events that one mail tells of; the others are counted."""
 MAX_SUBJECT = 150
+MAX_NAME = 80
+"""Of a name that stands in a list."""
 GREY = "#e8e4dd"
 
 _TEMPLATES = jinja2.Environment(
@@ -51,6 +54,11 @@ class _Item:
     facts: list[tuple[str, str]]
     url: str | None
     picture: Picture | None
+
+    @property
+    def short_name(self) -> str:
+        """As it stands among others."""
+        return _shortened(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +100,10 @@ class Letters:
             "Please confirm your subscription",
             [
                 (
-                    f"Somebody asked that {subscription.address} is told of images by mail. "
-                    "If that was you, confirm it: the link works for 48 hours."
+                    f"{_asker(subscription)} asked that {subscription.address} is told of images by mail. "
+                    "If you want that, confirm it: the link works for 48 hours."
                 ),
-                "If it was not you, do nothing. You will hear nothing more.",
+                "If you do not, do nothing. You will hear nothing more.",
             ],
             button=("Confirm the subscription", confirm_url(self.secret, self.base_url, subscription)),
         )
@@ -109,10 +117,11 @@ class Letters:
         leave = unsubscribe_url(self.secret, self.base_url, subscription)
         values = {
             "subject": heading,
-            "preview": first.detail if single else ", ".join(item.name for item in items[:5]),
+            "preview": first.detail if single else ", ".join(item.short_name for item in items[:5]),
             "heading": first.headline if single else heading,
             "items": items,
             "single": single,
+            "mixed": len({event.kind for event in told}) > 1,
             "more": len(told) - len(items),
             "any_url": any(item.url for item in items),
             "expires": f"{datetime.now(UTC) + timedelta(seconds=self.link_seconds):%d %B %Y, %H:%M} UTC",
@@ -140,7 +149,7 @@ class Letters:
             ("Type", facts_of(payload).partition(" ")[0]),
             ("Dimensions", f"{payload['width']} x {payload['height']} pixels"),
             ("Size", facts_of(payload).rpartition(", ")[2]),
-            ("By", visible(event.owner)),
+            *([] if event.owner == LOCAL.owner else [("By", visible(event.owner))]),
             *([("Tags", visible(", ".join(payload["tags"])))] if payload["tags"] else []),
             ("When", when),
         ]
@@ -186,6 +195,16 @@ class Letters:
             "unsubscribe_url": leave,
         }
         return _letter("words", values, to=address, message_id=message_id, leave=leave)
+
+
+def _asker(subscription: Subscription) -> str:
+    """Return who asked: without identity there are no names."""
+    return "Somebody" if subscription.owner == LOCAL.owner else _shortened(visible(subscription.owner))
+
+
+def _shortened(name: str) -> str:
+    """Return a name that leaves room for others; its end often tells more than its middle."""
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 16]}…{name[-15:]}"
 
 
 def _letter(

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from tintype.catalogue import deliveries, events
+from tintype.catalogue import deliveries, events, mailboxes
 from tintype.catalogue.database import EVERY_OWNER, Database
 from tintype.model.delivery import Lane
 from tintype.model.errors import DatabaseUnavailable
@@ -100,6 +100,7 @@ class Notifier:
             self._sweep_at = time.monotonic() + SWEEP_SECONDS
             async with self._db.transaction(EVERY_OWNER) as tx:
                 await deliveries.sweep(tx, SWEEP_ROWS)
+                await mailboxes.sweep(tx)
                 self._metrics.deliveries_late_seconds.set(await deliveries.waiting(tx) or 0)
         return soon
 

@@ -45,8 +45,9 @@ li a {{ display: grid; grid-template-columns: 1fr auto; gap: 0 1rem; padding: .7
 li a:hover, li a:focus-visible {{ background: var(--paper) }}
 li span {{ overflow: hidden; text-overflow: ellipsis; white-space: nowrap }}
 li small {{ color: var(--soft) }}
-iframe {{ width: 100%; height: 75vh; border: 1px solid var(--line); border-radius: .75rem;
+iframe {{ width: 100%; height: max(75vh, 48rem); border: 1px solid var(--line); border-radius: .75rem;
   background: var(--card) }}
+@media (max-width: 36rem) {{ li a {{ grid-template-columns: 1fr }} }}
 </style>
 {body}
 </html>
@@ -73,8 +74,8 @@ class Mail:
 
     @property
     def date(self) -> str:
-        """As the mail says it."""
-        return str(self.message["date"] or "")
+        """As the mail says it; ours are in UTC."""
+        return str(self.message["date"] or "").replace("+0000", "UTC")
 
 
 @router.get("")
@@ -84,7 +85,7 @@ async def mailbox(request: Request) -> Response:
     mails = await asyncio.to_thread(_newest, folder)
     rows = "".join(
         f'<li><a href="/mail/{html.escape(mail.name)}"><span>{html.escape(mail.subject)}</span>'
-        f"<small>{html.escape(mail.date.removesuffix(' +0000'))}</small>"
+        f"<small>{html.escape(mail.date)}</small>"
         f"<small>{html.escape(mail.to)}</small></a></li>"
         for mail in mails
     )
