@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import math
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
@@ -73,17 +75,19 @@ class Relay:
             await self._endure(self._round)
             await asyncio.sleep(min(RETRY_SECONDS, self._poll_seconds))
 
-    async def drain(self) -> int:
+    async def drain(self, *, seconds: float = math.inf) -> int:
         """Publish all that is due, and return how many events were taken.
 
-        Stops early when the publisher takes nothing. Raises `DatabaseUnavailable`.
+        Stops early when the publisher takes nothing, and begins nothing after so many seconds. Raises
+        `DatabaseUnavailable`.
         """
+        ends = time.monotonic() + seconds
         total = 0
         while True:
             limit = 1 if self._rest_seconds else BATCH
             claimed, taken = await _finished(self._publish_batch(limit))
             total += taken
-            if claimed < limit or taken == 0:
+            if claimed < limit or taken == 0 or time.monotonic() >= ends:
                 return total
 
     async def _endure(self, work: Callable[[], Awaitable[None]]) -> None:

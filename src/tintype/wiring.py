@@ -18,6 +18,7 @@ from tintype.catalogue.embedded import EmbeddedPostgres
 from tintype.catalogue.migrations import migrate
 from tintype.consistency import pair
 from tintype.consistency.check import Checker
+from tintype.consistency.inventory import Inventories
 from tintype.consistency.journal import Journal
 from tintype.consistency.purge import Purge
 from tintype.consistency.rebuild import Rebuild
@@ -92,6 +93,8 @@ class Parts:
     """Where direct uploads come to ourselves; None: they go to S3."""
     quotas: Quotas
     upkeep: Upkeep
+    journal: Journal
+    purge: Purge
     links: Links
     verify_link: LinkCheck
     relay: Relay
@@ -100,6 +103,7 @@ class Parts:
     mail_folder: Path | None
     """Where mails are kept for `/mail`; None: they are sent."""
     subscriptions: Subscriptions
+    in_step: InStep
     keyring: Keyring
     tokens: Tokens
     doorkeeper: Doorkeeper | None
@@ -109,6 +113,8 @@ class Parts:
 @asynccontextmanager
 async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
     """Open every part, in the order in which they lean on each other, and close them in the reverse.
+
+    Open parts do what they are asked for, and nothing else until `at_work`.
 
     Raises `WrongPair`, `DatabaseUnavailable` and `StorageUnavailable` with a sentence for the operator.
     """
@@ -126,16 +132,9 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
         commits = await stack.enter_async_context(Commits.open(database))
         threads = stack.enter_context(ThreadPoolExecutor(SPOOL_THREADS, thread_name_prefix="spool"))
         relay = Relay(database, _publisher(settings, data_dir), settings.events.poll_seconds, metrics)
-        stack.push_async_callback(_stop, asyncio.create_task(relay.run(), name="relay"))
-        subscriptions = await _subscriptions(settings, database, stack)
-        journal = Journal(database, objects, settings.journal, spool_dir, metrics)
-        stack.push_async_callback(_stop, asyncio.create_task(journal.keep(), name="journal"))
-        purge = Purge(database, objects, settings.trash, metrics)
-        if settings.consistency.function is None:  # which also purges: this process may delete no original
-            stack.push_async_callback(_stop, asyncio.create_task(purge.run(), name="purge"))
+        subscriptions, in_step = await _subscriptions(settings, database, stack)
         links, verify_link = await _links(settings, database)
         bell = Bell(database)
-        stack.push_async_callback(_stop, asyncio.create_task(bell.run(), name="bell"))
         thumbnails = Thumbnails(objects, inspector, asyncio.Semaphore(AT_ONCE))
         letters = Letters(
             database,
@@ -146,7 +145,6 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
             settings.mail.link_seconds,
         )
         notifier = _notifier(settings, database, bell, letters, metrics)
-        stack.push_async_callback(_stop, asyncio.create_task(notifier.run(), name="notifier"))
         budget = Budget(settings.limits, spool_dir)
         quotas = quotas_of(database, settings)
         metrics.in_flight_bytes.set_function(lambda: budget.in_flight)
@@ -158,9 +156,7 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
         direct = Direct(sessions, place, objects, receiver, quotas, settings.limits)
         sessions.settle_direct = direct.settle
         stack.push_async_callback(sessions.aclose)
-        stack.push_async_callback(_stop, asyncio.create_task(sessions.run(), name="uploads-sweep"))
         upkeep = _upkeep(settings, database, objects, spool_dir=spool_dir, sessions=sessions, metrics=metrics)
-        stack.push_async_callback(_stop, asyncio.create_task(upkeep.run(), name="upkeep"))
         yield Parts(
             settings=settings,
             metrics=metrics,
@@ -175,6 +171,8 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
             local_direct=local_direct,
             quotas=quotas,
             upkeep=upkeep,
+            journal=Journal(database, objects, settings.journal, spool_dir, metrics),
+            purge=Purge(database, objects, settings.trash, metrics),
             links=links,
             verify_link=verify_link,
             relay=relay,
@@ -182,10 +180,36 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
             notifier=notifier,
             mail_folder=None if settings.mail.configured else _mail_folder(settings),
             subscriptions=subscriptions,
+            in_step=in_step,
             keyring=keyring,
             tokens=tokens,
             doorkeeper=_doorkeeper(settings, keyring, tokens),
         )
+
+
+@asynccontextmanager
+async def at_work(parts: Parts) -> AsyncGenerator[None]:
+    """Do until the end of the block what no request asks for: publish, deliver, sweep, purge, check.
+
+    For a process that goes on. A function's stands still between invocations, and does what its event
+    asks for. Where a function checks it also purges: the other processes may delete no original.
+    """
+    duties = {
+        "relay": parts.relay.run,
+        "subscriptions": parts.in_step.run,
+        "journal": parts.journal.keep,
+        "purge": parts.purge.run,
+        "bell": parts.bell.run,
+        "notifier": parts.notifier.run,
+        "uploads-sweep": parts.sessions.run,
+        "upkeep": parts.upkeep.run,
+    }
+    if parts.settings.consistency.function is not None:
+        del duties["purge"]
+    async with AsyncExitStack() as stack:
+        for name, duty in duties.items():
+            stack.push_async_callback(_stop, asyncio.create_task(duty(), name=name))
+        yield
 
 
 @asynccontextmanager
@@ -259,7 +283,9 @@ def _runs(
     wanted = settings.consistency
     checker = Checker(database, objects, wanted, objects)
     repairer = Repairer(database, objects, wanted, spool_dir, sweep)
-    return Runs(database, objects, wanted, checker, repairer)
+    in_bucket = (settings.objects.url or "").startswith("s3://")
+    inventories = Inventories(settings.objects, spool_dir) if in_bucket else None
+    return Runs(database, objects, wanted, checker, repairer, inventories)
 
 
 def _upkeep(
@@ -296,16 +322,17 @@ def _publisher(settings: Settings, data_dir: Path) -> Publisher:
     return LocalPublisher(data_dir / "outbox")
 
 
-async def _subscriptions(settings: Settings, database: Database, stack: AsyncExitStack) -> Subscriptions:
-    """Return the subscriptions, which are kept in step with SNS where a topic is named."""
+async def _subscriptions(
+    settings: Settings, database: Database, stack: AsyncExitStack
+) -> tuple[Subscriptions, InStep]:
+    """Return the subscriptions, and what keeps them in step with SNS where a topic is named."""
     sns = None
     if settings.events.topic_arn is not None:
         sns = SnsSubscriptions(settings.events)
         stack.callback(sns.close)
-    in_step = InStep(database, sns, settings.events.sync_seconds)
-    stack.push_async_callback(_stop, asyncio.create_task(in_step.run(), name="subscriptions"))
     check_target = partial(resolve_target, settings=settings.webhooks)
-    return await Subscriptions.open(database, channels_of(settings), check_target, sns)
+    subscriptions = await Subscriptions.open(database, channels_of(settings), check_target, sns)
+    return subscriptions, InStep(database, sns, settings.events.sync_seconds)
 
 
 def channels_of(settings: Settings) -> dict[Channel, Provider]:

@@ -23,6 +23,16 @@ class LambdaFailed(Exception):
     """The function raised, or its process could not begin."""
 
 
+@dataclass(frozen=True)
+class Invocation:
+    """What a handler is told of an invocation, for handlers that are called without Lambda's client."""
+
+    invoked_function_arn: str
+
+    def get_remaining_time_in_millis(self) -> int:
+        return SECONDS * 1000
+
+
 @dataclass
 class Function:
     """One function, whose process lives from its first invocation on."""

@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tintype.lambdas.consistency import check, settle
+from consistency.bucket_world import World
+from lambdas.runtime import Invocation
+from tintype.catalogue.commits import Commits
+from tintype.lambdas.consistency import check, handler, settle
+from tintype.model.errors import StorageUnavailable
+from tintype.objects.keys import original_key
 from tintype.settings import ConsistencySettings, ImagingSettings, Settings
 from tintype.wiring import Parts, open_parts
 
@@ -65,3 +70,32 @@ async def test_settling_begins_no_second_check(parts: Parts) -> None:
     await settle(parts, seconds=60)
 
     assert await settle(parts, seconds=60) == {"run": None}
+
+
+async def test_settling_does_what_instances_have_no_right_to_and_what_they_left(parts: Parts) -> None:
+    async with Commits.open(parts.database) as commits:
+        world = World(parts.database, parts.objects, commits, parts.receiver.spool_dir, parts.metrics)
+        kept, over = await world.store("kept"), await world.store("over")
+    await world.trash(over)
+    await world.age(over, parts.settings.trash.days + 1)
+
+    await settle(parts, seconds=60)
+
+    assert await world.keys("originals/") == [original_key(kept.id)]
+    assert len(await world.keys("journal/")) == 1
+
+
+async def test_what_alarms_look_at_is_told_when_settling_fails(
+    parts: Parts, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "objects").rename(tmp_path / "away")
+
+    with pytest.raises(StorageUnavailable):
+        await settle(parts, seconds=60)
+
+    assert "OldestUnpublishedEventSeconds" in capsys.readouterr().out
+
+
+def test_a_task_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(ValueError, match="not 'dance'"):
+        handler({"task": "dance"}, Invocation("arn:aws:lambda:us-east-1:123456789012:function:local"))

@@ -95,6 +95,22 @@ class Journal:
         finally:
             await asyncio.shield(asyncio.ensure_future(self._end()))
 
+    async def catch_up(self) -> bool:
+        """Write all that waits, unless somebody keeps the journal already; tell whether nobody did.
+
+        Raises `DatabaseUnavailable` and `StorageUnavailable`.
+        """
+        connection = await self.database.connect(EVERY_OWNER)
+        try:
+            if not await history.try_to_be_alone(connection):
+                return False
+            self._position = None  # somebody else may have written since
+            await self.flush()
+            await self.compact()
+            return True
+        finally:
+            await connection.close()
+
     async def flush(self) -> int:
         """Write all that waits, and return how many events that was.
 

@@ -1,6 +1,8 @@
 """The purge: images that were in the trash for long enough lose their bytes, and never come back."""
 
 import asyncio
+import math
+import time
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -49,11 +51,12 @@ class Purge:
                 _log.exception("purge.failed")
             await asyncio.sleep(self.settings.every_seconds)
 
-    async def round(self) -> int:
-        """Purge all that is due, and return how many images that was.
+    async def round(self, *, seconds: float = math.inf) -> int:
+        """Purge all that is due, and return how many images that was. After so long no more is begun.
 
         Raises `DatabaseUnavailable` and `StorageUnavailable`; what is left is done next time.
         """
+        ends = time.monotonic() + seconds
         if not self._repeated:
             await self._repeat()
         count = 0
@@ -62,7 +65,7 @@ class Purge:
                 due = await purges.due(tx, self.settings.days, BATCH)
             purged = await self._all(due)
             count += purged
-            if len(due) < BATCH or purged == 0:
+            if len(due) < BATCH or purged == 0 or time.monotonic() >= ends:
                 return count
 
     async def _all(self, due: list[Due]) -> int:

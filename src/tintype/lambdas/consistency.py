@@ -31,15 +31,19 @@ class NamedInvocation(Invocation):
 def handler(event: Mapping[str, Any], invocation: NamedInvocation) -> dict[str, Any]:
     """Work on a run: the one named, the one that is under way, or a new one as the event orders it.
 
-    `{"run": id}` goes on with a run; `{"mode", "repair", "dry_run", "adopting", "confirmed"}`, all optional,
-    order one, as the schedule does. What is not done in time is left to another invocation, which this one
-    asks for. `{"task": "settle"}`, every few minutes, looks after what may be stuck, and tells CloudWatch
-    what alarms look at.
+    `{"run": id}` goes on with a run; `{"mode", "repair", "dry_run", "adopting", "confirmed", "inventory"}`,
+    all optional, order one, as the schedule does. What is not done in time is left to another invocation,
+    which this one asks for. `{"task": "settle"}`, every few minutes, looks after what may be stuck, and tells
+    CloudWatch what alarms look at.
     """
     seconds = max(invocation.get_remaining_time_in_millis() / 1000 - STOP_SECONDS, 1.0)
-    if event.get("task") == "settle":
-        return process.run(lambda parts: settle(parts, min(seconds, SETTLE_SECONDS)))
-    return process.run(lambda parts: _check(parts, event, seconds, invocation.invoked_function_arn))
+    match event.get("task", "check"):
+        case "check":
+            return process.run(lambda parts: _check(parts, event, seconds, invocation.invoked_function_arn))
+        case "settle":
+            return process.run(lambda parts: settle(parts, min(seconds, SETTLE_SECONDS)))
+        case other:
+            raise ValueError(f"this function knows the tasks `check` and `settle`, not {other!r}")
 
 
 async def _check(parts: Parts, event: Mapping[str, Any], seconds: float, function: str) -> dict[str, Any]:
@@ -67,11 +71,15 @@ async def settle(parts: Parts, seconds: float) -> dict[str, Any]:
     Shards that another invocation works on are left to that one, as each has a lease.
     """
     deadline = time.monotonic() + seconds
-    run = await parts.upkeep.settle()
-    if run is not None:
-        await parts.upkeep.runs.work(run.id, deadline)
-        run = await parts.upkeep.runs.find(run.id)
-    await tell(parts)
+    try:
+        run = await parts.upkeep.settle()
+        await parts.purge.round(seconds=seconds / 4)
+        await parts.journal.catch_up()
+        if run is not None:
+            await parts.upkeep.runs.work(run.id, deadline)
+            run = await parts.upkeep.runs.find(run.id)
+    finally:
+        await tell(parts)  # alarms want to know all the more when something failed
     return {"run": None if run is None else run_payload(run)}
 
 
@@ -110,5 +118,6 @@ async def _run_of(parts: Parts, event: Mapping[str, Any]) -> Run:
         adopting=bool(event.get("adopting", False)),
         confirmed=bool(event.get("confirmed", False)),
         asked_by="schedule",
+        inventory=event.get("inventory"),
     )
     return await runs.begin(order)

@@ -3,7 +3,6 @@
 With every instance dead a committed upload is still announced: the schedule's invocation publishes it.
 """
 
-import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,6 @@ from tintype.wiring import Parts
 
 SHARE = 0.7
 """Of an invocation's time in which work is begun; what is begun then is brought to its end."""
-PAUSE_SECONDS = 0.05
 
 _LOG = get_logger()
 
@@ -34,13 +32,9 @@ def handler(event: Mapping[str, Any], invocation: Invocation) -> dict[str, Any]:
 async def drain(parts: Parts, seconds: float) -> dict[str, Any]:
     """Publish what nobody has published, and bring what is due; return how much is left unpublished."""
     ends = time.monotonic() + seconds
-    published = await parts.relay.drain()
-    await parts.notifier.drain(seconds=seconds)
-    # This process's own relay may have events in hand: they are not to be left in the middle of it.
-    while (left := await _unpublished(parts)) and time.monotonic() < ends:
-        published += await parts.relay.drain()
-        await asyncio.sleep(PAUSE_SECONDS)
-    return {"published": published, "left": left}
+    published = await parts.relay.drain(seconds=seconds / 2)
+    await parts.notifier.drain(seconds=max(ends - time.monotonic(), 0))
+    return {"published": published, "left": await _unpublished(parts)}
 
 
 async def notify(parts: Parts, messages: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:

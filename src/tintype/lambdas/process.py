@@ -43,7 +43,11 @@ class Process:
             settings = Settings()
             configure_logs(settings.log)
             self._parts = await self._open.enter_async_context(open_parts(settings))
-        return await work(self._parts)
+        try:
+            return await work(self._parts)
+        finally:
+            # Uploads that ended leave something behind to be removed: now, or at some later invocation.
+            await self._parts.sessions.aclose()
 
     def close(self) -> None:
         """Close what is open; Lambda itself never asks for it."""

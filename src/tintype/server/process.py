@@ -16,7 +16,7 @@ from tintype.server.connection import Connection
 from tintype.server.context import Context
 from tintype.server.instance import Instance
 from tintype.settings import Settings
-from tintype.wiring import open_parts
+from tintype.wiring import at_work, open_parts
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than the idle timeout of a balancer (60 s at AWS), which would answer 502 otherwise."""
@@ -33,7 +33,7 @@ async def serve_forever(settings: Settings) -> None:
     httptools_impl.HIGH_WATER_LIMIT = READ_AHEAD_BYTES  # pyright: ignore[reportPrivateImportUsage]: read there
     with _listen(settings.host, settings.port) as listener:
         settings = settings.model_copy(update={"port": listener.getsockname()[1]})  # mails lead here
-        async with open_parts(settings) as parts:
+        async with open_parts(settings) as parts, at_work(parts):
             context = Context.of(parts)
             server = _Server(_config(settings, context), context.instance)
             listener.listen(server.config.backlog)  # whoever reads the greeting may connect at once
