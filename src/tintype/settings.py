@@ -527,7 +527,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _leaves_attempts_alone(self) -> Self:
-        """A check must not take an object whose row may still be committed, be it at the last moment."""
+        """Keep checks from an object whose row may still be committed, be it at the last moment."""
         longest = self.database.attempt_seconds + 2 * self.database.statement_timeout_seconds
         if self.consistency.grace_seconds < longest:
             raise ValueError(
