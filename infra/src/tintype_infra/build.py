@@ -33,17 +33,18 @@ class BuildFailed(Exception):
     """A release could not be made; the message says what to do."""
 
 
-def build(root: Path, out: Path, authorities: bytes) -> str:
+def build(root: Path, out: Path, authorities: bytes, python: str = PYTHON) -> str:
     """Write `functions.zip`, `bundle.tar.gz` and `release` to a folder, and return the release's name.
 
-    The name is a hash of the contents: what has not changed is not replaced. Raises `BuildFailed`.
+    The name is a hash of the contents: what has not changed is not replaced. AWS runs one Python; another
+    one is for trying a package where that is not at hand. Raises `BuildFailed`.
     """
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         site = Path(folder, "site")
-        _install(root, site)
+        _install(root, site, python)
         (site / "rds-authorities.pem").write_bytes(authorities)
-        _check(site)
+        _check(site, python)
         _zip(site, out / "functions.zip")
         _bundle(site, out / "bundle.tar.gz")
     release = hashlib.sha256((out / "bundle.tar.gz").read_bytes()).hexdigest()[:16]
@@ -63,7 +64,7 @@ def fetch_authorities() -> bytes:
         ) from error
 
 
-def _install(root: Path, site: Path) -> None:
+def _install(root: Path, site: Path, python: str) -> None:
     """Install what the lock file names, for AWS's Python and not for this one."""
     with tempfile.TemporaryDirectory() as folder:
         locked = Path(folder, "locked.txt")
@@ -78,7 +79,7 @@ def _install(root: Path, site: Path) -> None:
         wheel = next(Path(folder).glob("tintype-*.whl"))
         target = (
             *("pip", "install", "--quiet", "--target", str(site), "--no-deps"),
-            *("--python-version", PYTHON, "--python-platform", PLATFORM),
+            *("--python-version", python, "--python-platform", PLATFORM),
         )
         # pyvips comes as source alone; it is pure Python, as it finds its library at run time.
         _uv(
@@ -105,16 +106,16 @@ def _uv(root: Path, *arguments: str) -> None:
         raise BuildFailed(f"uv {arguments[0]} failed: {done.stderr.strip()}")
 
 
-def _check(site: Path) -> None:
+def _check(site: Path, python: str) -> None:
     """Refuse what AWS would refuse, and a library that was built for this machine."""
     size = sum(path.stat().st_size for path in site.rglob("*") if path.is_file())
     if size > UNPACKED_LIMIT:
         raise BuildFailed(f"The package has {size:,} bytes unpacked; Lambda takes {UNPACKED_LIMIT:,}.")
     here = f"cpython-{sys.version_info.major}{sys.version_info.minor}"
-    if here != f"cpython-{PYTHON.replace('.', '')}":
+    if here != f"cpython-{python.replace('.', '')}":
         strays = [path.name for path in site.rglob(f"*.{here}-*.so")]
         if strays:
-            raise BuildFailed(f"Built for this machine's Python instead of {PYTHON}: {', '.join(strays)}.")
+            raise BuildFailed(f"Built for this machine's Python instead of {python}: {', '.join(strays)}.")
 
 
 def _files(site: Path) -> Iterator[tuple[str, Path]]:
@@ -158,10 +159,11 @@ def main() -> None:
     parser.add_argument(
         "--authorities", type=Path, help="RDS's certificate authorities, instead of fetching them"
     )
+    parser.add_argument("--python", default=PYTHON, help="for trying the package without AWS's own")
     wanted = parser.parse_args()
     try:
         authorities = wanted.authorities.read_bytes() if wanted.authorities else fetch_authorities()
-        release = build(root, wanted.out, authorities)
+        release = build(root, wanted.out, authorities, wanted.python)
     except (BuildFailed, OSError) as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(1)

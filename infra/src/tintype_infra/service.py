@@ -24,7 +24,7 @@ from tintype_infra.stages import Stage
 from tintype_infra.storage import Storage
 
 PORT = 8000
-AUTHORITIES = "/opt/tintype/current/rds-authorities.pem"
+AUTHORITIES = "/opt/tintype/current/site/rds-authorities.pem"
 DEBIAN = "/aws/service/debian/release/13/latest/amd64"
 """Where Debian publishes the id of its newest image (wiki.debian.org, Cloud/AmazonEC2Image/Trixie)."""
 

@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from tintype.catalogue import checks
@@ -22,10 +22,13 @@ NAMESPACE = "Tintype"
 """Of the metrics, as infra's alarms have it."""
 
 
-class NamedInvocation(Invocation):
+class NamedInvocation(Invocation, Protocol):
     """What Lambda says of an invocation, and of the function."""
 
-    invoked_function_arn: str
+    @property
+    def invoked_function_arn(self) -> str:
+        """Return the function's name in full."""
+        ...
 
 
 def handler(event: Mapping[str, Any], invocation: NamedInvocation) -> dict[str, Any]:
