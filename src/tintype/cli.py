@@ -25,7 +25,7 @@ from tintype.consistency.rebuild import LOST, Report
 from tintype.consistency.runs import summary_of
 from tintype.identity.keys import Keyring
 from tintype.model.api_key import ApiKey
-from tintype.model.check import Mode, Order, Run, RunState, run_payload
+from tintype.model.check import MANIFEST, Mode, Order, Run, RunState, run_payload
 from tintype.model.errors import TintypeError
 from tintype.model.finding import Finding
 from tintype.model.identity import Scope, owner_of, scopes_of
@@ -223,6 +223,9 @@ def check(
         bool, typer.Option("--adopt", help="The database was restored: make rows of objects that have none.")
     ] = False,
     confirm: Annotated[bool, typer.Option("--confirm", help="Release the brakes.")] = False,
+    inventory: Annotated[
+        str | None, typer.Option(help="Take the listing from S3 Inventory: s3://bucket/…/manifest.json.")
+    ] = None,
     undo: Annotated[UUID | None, typer.Option(help="Take back what this run has repaired.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the run and its findings as JSON.")] = False,
     data_dir: DataDir = None,
@@ -231,7 +234,9 @@ def check(
     if quick + full + deep > 1:
         _fail("Name one of --quick, --full and --deep.")
     chosen = Mode.FULL if full else Mode.DEEP if deep else Mode.QUICK if quick else mode
-    order = Order(chosen, repair or dry_run, dry_run, adopt, confirm)
+    if inventory is not None and re.fullmatch(MANIFEST, inventory) is None:
+        _fail("--inventory takes the address of a manifest: s3://bucket/folders/manifest.json.")
+    order = Order(chosen, repair or dry_run, dry_run, adopt, confirm, inventory=inventory)
     settings = _settings(data_dir=data_dir)
     configure_logs(settings.log.model_copy(update={"level": "warning"}))
     run, found = _run(_check(settings, order, undo))
@@ -350,9 +355,13 @@ async def _rebuild(settings: Settings, *, quick: bool, restored: bool) -> Report
 
 async def _check(settings: Settings, order: Order, undo: UUID | None) -> tuple[Run, list[Finding]]:
     async with open_checks(settings) as runs:
-        if settings.database.url is None:
-            await runs.clear()  # nobody else has this database open, so nobody works on what is under way
-        run = await (runs.begin(order) if undo is None else runs.undo(undo, order.asked_by))
+        run = await runs.under_way()
+        if run is not None and undo in (None, run.id) and run.is_as(order, undoing=undo is not None):
+            typer.echo(f"Going on with run {run.id}, begun {run.started_at:%Y-%m-%d %H:%M} UTC.", err=True)
+        else:
+            if settings.database.url is None:
+                await runs.clear()  # nobody else has this database open, so nobody works on what is under way
+            run = await (runs.begin(order) if undo is None else runs.undo(undo, order.asked_by))
         working = asyncio.create_task(runs.work(run.id))
         with Progress(console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("check")

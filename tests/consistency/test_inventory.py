@@ -7,17 +7,23 @@ import io
 import json
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from bodies import in_memory
 from consistency import bucket_world
+from consistency.damage import World
 from s3_servers import S3Server
 from tintype.catalogue.database import Database
-from tintype.consistency import inventory
+from tintype.consistency import inventory, pair
+from tintype.consistency.inventory import Inventories
 from tintype.consistency.merge import stretches
-from tintype.model.errors import StorageUnavailable
+from tintype.model.check import Order, RunState
+from tintype.model.errors import RequestInvalid, StorageUnavailable
+from tintype.model.finding import Drift
 from tintype.model.ids import new_id
 from tintype.objects.keys import original_key
 from tintype.objects.store import Objects
@@ -148,3 +154,107 @@ async def test_a_check_by_inventory_sees_the_differences(
     await bucket.aclose()
 
     assert different == {entries[0][0], entries[3][0]}
+
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+async def world(moto_s3: S3Server, database: Database, tmp_path: Path) -> AsyncIterator[World]:
+    """A bucket of images, whose inventories are delivered into another one."""
+    place = moto_s3.new_bucket()
+    objects = Objects.open(place, tmp_path)
+    await pair.claim(database, objects)
+    world = World(database, objects, tmp_path / "objects", keeps_etags=False)
+    world.checks = replace(world.checks, inventories=Inventories(place, tmp_path))
+    yield world
+    await objects.aclose()
+
+
+async def deliver_of(world: World, store: Objects, at: datetime, **changes: object) -> Order:
+    """Have the inventory made of what is in the bucket now, as if at that time; return who looks by it."""
+    entries = [entry async for page in world.objects.entries("originals/", "") for entry in page]
+    source = world.objects.location.removeprefix("s3://")
+    stamp = str(round(at.timestamp() * 1000))
+    await deliver(store, [rows_of(entries)], **{"sourceBucket": source, "creationTimestamp": stamp} | changes)
+    return Order(repair=True, confirmed=True, inventory=f"{store.location}/{MANIFEST}")
+
+
+async def test_a_check_by_inventory_finds_what_one_by_listing_finds(world: World, store: Objects) -> None:
+    lost, orphan, *_ = await world.upload(5)
+    await world.objects.delete(original_key(lost.id))
+    await world.execute("DELETE FROM images WHERE id = %s", orphan.id)
+    await world.execute("DELETE FROM events WHERE image_id = %s", orphan.id)
+    order = await deliver_of(world, store, NOW + timedelta(minutes=1))
+
+    run = await world.check(order)
+
+    assert (run.state, run.order.inventory) == (RunState.COMPLETE, order.inventory)
+    assert {(each.kind, each.image_id) for each in await world.findings(run)} == {
+        (Drift.ROW_WITHOUT_OBJECT, lost.id),
+        (Drift.OBJECT_WITHOUT_ROW, orphan.id),
+    }
+    assert (await world.check(Order())).clean
+
+
+async def test_nothing_newer_than_the_inventory_is_judged(world: World, store: Objects) -> None:
+    order = await deliver_of(world, store, NOW - timedelta(days=1))
+    newer = await world.upload(3)
+    await world.objects.delete(original_key(newer[0].id))
+
+    run = await world.check(order)
+
+    assert (run.findings, run.counts.objects, run.counts.rows, run.counts.young) == (0, 0, 3, 3)
+
+
+async def test_what_an_old_inventory_says_is_looked_at_again(world: World, store: Objects) -> None:
+    images = await world.upload(4)
+    await world.objects.delete(original_key(images[0].id))
+    order = await deliver_of(world, store, NOW + timedelta(minutes=1))
+    await world.execute("DELETE FROM images WHERE id = %s", images[1].id)
+    await world.objects.delete(original_key(images[1].id))
+    await world.execute("UPDATE images SET etag = 'another' WHERE id = %s", images[2].id)
+
+    run = await world.check(order)
+
+    told = {each.image_id: each.kind for each in await world.findings(run)}
+    assert told == {images[0].id: Drift.ROW_WITHOUT_OBJECT, images[2].id: Drift.CONTENT_DIFFERS}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sourceBucket": "another"}, "an inventory of another"),
+        ({"fileFormat": "Parquet"}, "Let S3 Inventory write CSV"),
+        ({"files": [{"key": "inventory/gone.csv.gz", "MD5checksum": "0" * 32}]}, "is not in s3://"),
+    ],
+)
+async def test_a_run_by_an_inventory_that_cannot_be_used_fails_and_judges_nothing(
+    world: World, store: Objects, changes: dict[str, object], said: str
+) -> None:
+    (image,) = await world.upload(1)
+    await world.objects.delete(original_key(image.id))
+    order = await deliver_of(world, store, NOW, **changes)
+
+    run = await world.check(order)
+
+    assert (run.state, run.findings) == (RunState.FAILED, 0)
+    assert said in (run.reason or "")
+
+
+async def test_a_manifest_that_is_not_there_fails_the_run(world: World, store: Objects) -> None:
+    run = await world.check(Order(inventory=f"{store.location}/none/manifest.json"))
+
+    assert (run.state, run.reason) == (
+        RunState.FAILED,
+        f"There is no none/manifest.json in {store.location}.",
+    )
+
+
+async def test_of_a_folder_there_is_no_inventory(database: Database, tmp_path: Path) -> None:
+    objects = Objects.open(ObjectsSettings(), tmp_path)
+    world = World(database, objects, tmp_path / "objects")
+
+    with pytest.raises(RequestInvalid, match="Check without one"):
+        await world.checks.begin(Order(inventory="s3://somewhere/manifest.json"))
+    await objects.aclose()

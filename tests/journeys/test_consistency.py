@@ -151,7 +151,7 @@ def test_the_command_line_ends_with_0_when_clean_and_with_3_when_something_is_le
 
     clean = check()
     assert clean.returncode == 0, clean.stderr
-    assert "The check of 1 objects and 1 rows found nothing." in clean.stdout
+    assert "The check of 1 object and 1 row found nothing." in clean.stdout
 
     file_of(service, image["id"]).unlink()
     planned = check("--full", "--dry-run")

@@ -13,8 +13,8 @@ from tintype.model.errors import RunInProgress, RunNotFound
 from tintype.model.ids import new_id
 
 _COLUMNS: LiteralString = """
-    id, mode, repair, dry_run, adopting, confirmed, asked_by, task, state, reason, started_at, checked_at,
-    finished_at
+    id, mode, repair, dry_run, adopting, confirmed, asked_by, inventory, task, state, reason, started_at,
+    checked_at, finished_at
 """
 _HISTORY = 50
 
@@ -51,8 +51,8 @@ async def begin(tx: Tx, order: Order, parts: Sequence[str]) -> UUID:
             await tx.execute(
                 """
                 INSERT INTO check_runs
-                    (id, mode, task, state, repair, dry_run, adopting, confirmed, asked_by)
-                VALUES (%s, %s, 'check', 'running', %s, %s, %s, %s, %s)
+                    (id, mode, task, state, repair, dry_run, adopting, confirmed, asked_by, inventory)
+                VALUES (%s, %s, 'check', 'running', %s, %s, %s, %s, %s, %s)
                 """,
                 [
                     run_id,
@@ -62,6 +62,7 @@ async def begin(tx: Tx, order: Order, parts: Sequence[str]) -> UUID:
                     order.adopting,
                     order.confirmed,
                     order.asked_by,
+                    order.inventory,
                 ],
             )
     except psycopg.errors.UniqueViolation as error:
@@ -298,7 +299,21 @@ async def _in_progress(tx: Tx) -> RunInProgress:
 
 
 async def _with_counts(tx: Tx, row: tuple[Any, ...]) -> Run:
-    run_id, mode, repair, dry_run, adopting, confirmed, asked_by, task, state, reason, began, *ends = row
+    (
+        run_id,
+        mode,
+        repair,
+        dry_run,
+        adopting,
+        confirmed,
+        asked_by,
+        inventory,
+        task,
+        state,
+        reason,
+        began,
+        *ends,
+    ) = row
     cursor = await tx.execute(
         """
         SELECT count(*), count(finished_at), sum(objects)::bigint, sum(rows)::bigint,
@@ -316,7 +331,7 @@ async def _with_counts(tx: Tx, row: tuple[Any, ...]) -> Run:
     for kind, finding_state, count in await cursor.fetchall():
         drift[kind] = drift.get(kind, 0) + count
         states[finding_state] = states.get(finding_state, 0) + count
-    order = Order(Mode(mode), repair, dry_run, adopting, confirmed, asked_by)
+    order = Order(Mode(mode), repair, dry_run, adopting, confirmed, asked_by, inventory)
     return Run(
         run_id, order, Task(task), RunState(state), reason, began, ends[0], ends[1], counts, drift, states
     )

@@ -63,6 +63,8 @@ class Step:
     findings: Sequence[Finding] = ()
     verified: Sequence[UUID] = ()
     """Images whose bytes were read."""
+    last: bool = False
+    """Whether it is known that nothing follows: then its checkpoint ends the part too."""
 
 
 def parts_of(mode: Mode) -> tuple[str, ...]:
@@ -78,6 +80,8 @@ class Checker:
     objects: Objects
     settings: ConsistencySettings
     listing: Listing
+    listed_at: datetime | None = None
+    """When the listing was made, where that is long ago: of what began since it can tell nothing."""
 
     def steps(self, run: Run, part: str, cursor: str) -> AsyncGenerator[Step]:
         """Yield the steps of a part behind its checkpoint. Raises `StorageUnavailable`."""
@@ -101,7 +105,7 @@ class Checker:
             found = await self._judge(run, stretch, tally)
             if run.order.mode is Mode.FULL:
                 found += await self._look_inside(run, [key for key, _, _ in stretch.same], tally)
-            yield Step(stretch.upto, tally, found)
+            yield Step(stretch.upto, tally, found, last=stretch.last)
 
     async def _judge(self, run: Run, stretch: Stretch, tally: Tally) -> list[Finding]:
         """Look again at whatever differs; count what is young, and what is not ours."""
@@ -110,6 +114,8 @@ class Checker:
             image_id = parse_original_key(key)
             if image_id is None:
                 tally.foreign += 1
+            elif self._is_unlisted(image_id):
+                tally.young += 1
             else:
                 suspects[key] = image_id
         found: list[Finding] = []
@@ -258,6 +264,10 @@ class Checker:
             for owner, counted, stored in drifted
         ]
         yield Step("", Tally(), found)
+
+    def _is_unlisted(self, attempt: UUID) -> bool:
+        """Tell whether an upload began after the listing was made: the next one will have it."""
+        return self.listed_at is not None and began_at(attempt) >= self.listed_at
 
     def _is_young(self, attempt: UUID, now: datetime) -> bool:
         """Tell whether a row may still come: by the id's own time and the database's clock."""

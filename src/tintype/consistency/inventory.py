@@ -18,14 +18,15 @@ from datetime import UTC, datetime
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, TextIO, cast
-from urllib.parse import unquote_plus
+from urllib.parse import unquote_plus, urlsplit
 
 import orjson
 
-from tintype.model.errors import StorageUnavailable
+from tintype.model.errors import ObjectMissing, StorageUnavailable
 from tintype.objects.info import Entry
 from tintype.objects.keys import ORIGINALS
 from tintype.objects.store import Objects
+from tintype.settings import ObjectsSettings
 
 PAGE = 1000
 RUN = 200_000
@@ -55,15 +56,43 @@ class Inventory:
                 yield page
 
 
+@dataclass(frozen=True, slots=True)
+class Inventories:
+    """Finds inventories by the addresses of their manifests, with the credentials for the originals."""
+
+    originals: ObjectsSettings
+    spool: Path
+
+    @asynccontextmanager
+    async def opened(self, address: str) -> AsyncGenerator[Inventory]:
+        """Open `s3://bucket/…/manifest.json`. Raises `StorageUnavailable`, also for another bucket's."""
+        place, ours = urlsplit(address), urlsplit(self.originals.url or "")
+        store = Objects.open(
+            self.originals.model_copy(update={"url": f"{place.scheme}://{place.netloc}"}), self.spool
+        )
+        manifest = place.path.lstrip("/")
+        try:
+            async with opened(store, manifest, self.spool, ours.path, of=ours.netloc) as inventory:
+                yield inventory
+        finally:
+            await store.aclose()
+
+
 @asynccontextmanager
-async def opened(store: Objects, manifest: str, spool: Path, below: str = "") -> AsyncGenerator[Inventory]:
+async def opened(
+    store: Objects, manifest: str, spool: Path, below: str = "", *, of: str = ""
+) -> AsyncGenerator[Inventory]:
     """Fetch an inventory and sort it, for as long as the block.
 
     `store` is where S3 delivers it, `manifest` the key of its `manifest.json`; `below` the prefix that the
-    originals have in their own bucket. Raises `StorageUnavailable` for an inventory that is damaged, or of
-    another format than CSV with key, size and ETag.
+    originals have in their own bucket, `of` that bucket's name. Raises `StorageUnavailable` for an inventory
+    that is damaged, of another bucket, or of another format than CSV with key, size and ETag.
     """
     described = await _manifest(store, manifest)
+    if of and described.get("sourceBucket") != of:
+        raise StorageUnavailable(
+            f"{manifest} is an inventory of {described.get('sourceBucket')}; the images are in {of}."
+        )
     with tempfile.TemporaryDirectory(prefix="inventory-", dir=spool) as name:
         folder = Path(name)
         columns = _columns(described, manifest)
@@ -78,11 +107,16 @@ async def opened(store: Objects, manifest: str, spool: Path, below: str = "") ->
 
 
 async def _manifest(store: Objects, key: str) -> dict[str, Any]:
-    data = b"".join([block async for block in store.read(key)])
     try:
-        return cast("dict[str, Any]", orjson.loads(data))
+        data = b"".join([block async for block in store.read(key)])
+        described: object = orjson.loads(data)
+    except ObjectMissing as error:
+        raise StorageUnavailable(f"There is no {key} in {store.location}.") from error
     except ValueError as error:
         raise StorageUnavailable(f"{key} is no manifest of an S3 Inventory.") from error
+    if not isinstance(described, dict) or not described.keys() >= {"files", "creationTimestamp"}:
+        raise StorageUnavailable(f"{key} is no manifest of an S3 Inventory.")
+    return cast("dict[str, Any]", described)
 
 
 def _columns(described: dict[str, Any], manifest: str) -> dict[str, int]:
@@ -98,10 +132,13 @@ def _columns(described: dict[str, Any], manifest: str) -> dict[str, int]:
 
 async def _fetch(store: Objects, key: str, md5: str, path: Path) -> None:
     digest = hashlib.md5(usedforsecurity=False)  # what the manifest has
-    with path.open("wb") as file:
-        async for block in store.read(key):
-            digest.update(block)
-            file.write(block)
+    try:
+        with path.open("wb") as file:
+            async for block in store.read(key):
+                digest.update(block)
+                file.write(block)
+    except ObjectMissing as error:
+        raise StorageUnavailable(f"{key} of the inventory is not in {store.location}.") from error
     if digest.hexdigest() != md5:
         raise StorageUnavailable(f"{key} of the inventory is damaged: its MD5 is not that of the manifest.")
 

@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -12,12 +13,14 @@ from tintype.catalogue.checks import Part
 from tintype.catalogue.database import EVERY_OWNER, Database, Tx
 from tintype.consistency import pair
 from tintype.consistency.check import Checker, Step, parts_of
+from tintype.consistency.inventory import Inventories
 from tintype.consistency.repair import Repairer
 from tintype.consistency.undo import Undoer
 from tintype.model.check import Order, Run, RunState, Task, run_payload
 from tintype.model.checkpoint import checkpoint
 from tintype.model.errors import (
     DatabaseUnavailable,
+    RequestInvalid,
     StorageRefused,
     StorageUnavailable,
     TintypeError,
@@ -52,9 +55,16 @@ class Runs:
     settings: ConsistencySettings
     checker: Checker
     repairer: Repairer
+    inventories: Inventories | None = None
+    """None: the objects are in a folder, of which there are none."""
 
     async def begin(self, order: Order) -> Run:
         """Begin a run; somebody has to `work` on it. Raises `RunInProgress` and `WrongPair`."""
+        if order.inventory is not None and self.inventories is None:
+            raise RequestInvalid(
+                f"The images are in {self.objects.location}, and S3 makes inventories of its buckets alone. "
+                "Check without one."
+            )
         await self._same_pair()
         return await self._started(await self._begun(order))
 
@@ -78,12 +88,17 @@ class Runs:
                 await self._announce(tx, run_id)
             return await checks.find(tx, run_id)
 
-    async def clear(self) -> None:
-        """Cancel what is under way: for a process that knows that nobody works on it."""
+    async def under_way(self) -> Run | None:
+        """Return the run that is not over, if there is one, whether or not somebody works on it."""
         async with self.database.reading(EVERY_OWNER) as tx:
             run_id = await checks.running(tx)
-        if run_id is not None:
-            await self.cancel(run_id)
+        return None if run_id is None else await self.find(run_id)
+
+    async def clear(self) -> None:
+        """Cancel what is under way: for a process that knows that nobody works on it."""
+        run = await self.under_way()
+        if run is not None:
+            await self.cancel(run.id)
 
     async def find(self, run_id: UUID) -> Run:
         """Return a run as it stands. Raises `RunNotFound`."""
@@ -107,6 +122,24 @@ class Runs:
         `deadline` is by `time.monotonic`: a step that is begun before it is ended. What is not done then
         is left to another worker, who finds its checkpoint.
         """
+        async with AsyncExitStack() as stack:
+            try:
+                checker = await self._checker_of(await self.find(run_id), stack)
+            except StorageUnavailable as error:
+                await self._fail(run_id, error)
+                return True
+            return await self._work(run_id, checker, deadline)
+
+    async def _checker_of(self, run: Run, stack: AsyncExitStack) -> Checker:
+        """Return the checker with the listing that the run is to have, open as long as the stack."""
+        wanted = run.order.inventory
+        looks = run.state is RunState.RUNNING and run.task is Task.CHECK
+        if wanted is None or self.inventories is None or not looks:
+            return self.checker
+        inventory = await stack.enter_async_context(self.inventories.opened(wanted))
+        return replace(self.checker, listing=inventory, listed_at=inventory.created_at)
+
+    async def _work(self, run_id: UUID, checker: Checker, deadline: float | None) -> bool:
         while True:
             run = await self.find(run_id)
             if run.state is not RunState.RUNNING:
@@ -114,7 +147,7 @@ class Runs:
             if _is_over(deadline):
                 return False
             count = self.settings.at_once if run.task is Task.CHECK else 1
-            worked = await asyncio.gather(*(self._work_parts(run, deadline) for _ in range(count)))
+            worked = await asyncio.gather(*(self._work_parts(run, checker, deadline) for _ in range(count)))
             if not any(worked) and not await self._conclude(run):
                 await asyncio.sleep(PAUSE_SECONDS)  # others hold what is left
 
@@ -138,7 +171,7 @@ class Runs:
                 "Nothing was checked."
             )
 
-    async def _work_parts(self, run: Run, deadline: float | None) -> bool:
+    async def _work_parts(self, run: Run, checker: Checker, deadline: float | None) -> bool:
         """Take parts and work on them, one after the other; tell whether there was any."""
         worked = False
         while not _is_over(deadline):
@@ -148,7 +181,7 @@ class Runs:
                 return worked
             worked = True
             try:
-                await self._work_part(run, part, deadline)
+                await self._work_part(run, part, checker, deadline)
             except (StorageUnavailable, DatabaseUnavailable) as error:
                 await self._note_failure(part, error)
             except BaseException:
@@ -156,7 +189,7 @@ class Runs:
                 raise
         return worked
 
-    async def _work_part(self, run: Run, part: Part, deadline: float | None) -> None:
+    async def _work_part(self, run: Run, part: Part, checker: Checker, deadline: float | None) -> None:
         if part.name == Task.REPAIR.value:
             await self._work_repair(run, part, deadline)
             return
@@ -164,11 +197,12 @@ class Runs:
             await self._work_undo(part, deadline)
             return
         cursor = part.cursor
-        async for step in self.checker.steps(run, part.name, part.cursor):
+        async for step in checker.steps(run, part.name, part.cursor):
             cursor = step.cursor
-            if not await self._save(part, step):
-                return  # the part is another worker's by now, or the run is over
+            mine = await self._save(part, step, finished=step.last)
             checkpoint("after-check-step")
+            if step.last or not mine:
+                return  # if it is not ours, another worker has it by now, or the run is over
             if _is_over(deadline):
                 await self._release(part)
                 return
@@ -301,9 +335,15 @@ class Runs:
         hopeless = isinstance(error, StorageRefused) or part.failures + 1 >= MOST_FAILURES
         async with self.database.transaction(EVERY_OWNER) as tx:
             await checks.release(tx, part, failed=True)
-            if hopeless and await checks.finish(tx, part.run_id, RunState.FAILED, str(error)):
-                await self._announce(tx, part.run_id)
-        await asyncio.sleep(0 if hopeless else PAUSE_SECONDS)
+        if hopeless:
+            await self._fail(part.run_id, error)
+        else:
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _fail(self, run_id: UUID, error: TintypeError) -> None:
+        async with self.database.transaction(EVERY_OWNER) as tx:
+            if await checks.finish(tx, run_id, RunState.FAILED, str(error)):
+                await self._announce(tx, run_id)
 
 
 def _is_over(deadline: float | None) -> bool:
@@ -316,12 +356,22 @@ def _id(cursor: str) -> UUID | None:
 
 def summary_of(run: Run) -> str:
     """Return how a run ended, in a sentence."""
-    looked = f"{run.counts.objects:,} objects and {run.counts.rows:,} rows"
+    looked = f"{_number(run.counts.objects, 'object')} and {_number(run.counts.rows, 'row')}"
+    fates = ", ".join(f"{count} {state}" for state, count in sorted(run.states.items()))
     match run.state:
         case RunState.COMPLETE if not run.findings:
             return f"The check of {looked} found nothing."
-        case RunState.COMPLETE:
-            fates = ", ".join(f"{count} {state}" for state, count in sorted(run.states.items()))
-            return f"The check of {looked} found {run.findings} differences: {fates}."
-        case _:
-            return f"The check was {run.state.value}: {run.reason}"
+        case RunState.COMPLETE if run.task is Task.UNDO:
+            return f"What was repaired has been taken back where that was possible: {fates}."
+        case RunState.COMPLETE | RunState.RUNNING:
+            return f"The check of {looked} found {_number(run.findings, 'difference')}: {fates}."
+        case RunState.STOPPED:
+            return f"The repair stopped before it changed anything. {run.reason}"
+        case RunState.FAILED:
+            return f"The {run.task} failed. {run.reason}"
+        case RunState.CANCELLED:
+            return f"The {run.task} was cancelled."
+
+
+def _number(count: int, of: str) -> str:
+    return f"{count:,} {of}{'' if count == 1 else 's'}"

@@ -1,11 +1,14 @@
 """A check: what was asked for, how far it has come, and how it ended."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
+
+MANIFEST = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([A-Za-z0-9_][A-Za-z0-9_.-]*/)*manifest\.json$"
+"""The form of a manifest's address. `manifest.json` is what S3 Inventory calls it."""
 
 
 class Mode(StrEnum):
@@ -51,6 +54,8 @@ class Order:
     confirmed: bool = False
     """A person has seen what the brakes stopped at."""
     asked_by: str = "operator"
+    inventory: str | None = None
+    """The address of a manifest of S3 Inventory, whose listing is taken. None: the store lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ class Counts:
     foreign: int = 0
     """Keys that are not ours: left alone."""
     young: int = 0
-    """Objects without a row that may still get one."""
+    """Objects without a row that may still get one, and rows that are newer than the inventory."""
     verified: int = 0
     """Objects whose metadata or bytes were read and are right."""
     bytes_read: int = 0
@@ -93,6 +98,12 @@ class Run:
         """How many differences were found."""
         return sum(self.drift.values())
 
+    def is_as(self, order: Order, *, undoing: bool) -> bool:
+        """Whether whoever asks for this may as well work on this run, whoever began it."""
+        if undoing or self.task is Task.UNDO:
+            return undoing and self.task is Task.UNDO
+        return replace(order, asked_by=self.order.asked_by) == self.order
+
     @property
     def clean(self) -> bool:
         """Whether everything was looked at and nothing was found."""
@@ -109,6 +120,7 @@ def run_payload(run: Run) -> dict[str, Any]:
         "dry_run": run.order.dry_run,
         "adopting": run.order.adopting,
         "asked_by": run.order.asked_by,
+        "inventory": run.order.inventory,
         "task": run.task.value,
         "state": run.state.value,
         "reason": run.reason,

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from tintype.catalogue import checks, findings
 from tintype.catalogue.database import EVERY_OWNER
-from tintype.model.check import Mode, Order, Run, RunState, run_payload
+from tintype.model.check import MANIFEST, Mode, Order, Run, RunState, run_payload
 from tintype.model.errors import (
     DatabaseUnavailable,
     Forbidden,
@@ -43,6 +43,7 @@ _RUN: dict[str, Any] = {
     "dry_run": False,
     "adopting": False,
     "asked_by": "operator",
+    "inventory": None,
     "task": "check",
     "state": "complete",
     "reason": None,
@@ -78,7 +79,9 @@ class RunCounts(BaseModel):
     objects: int
     rows: int
     foreign: int = Field(description="Keys that are not Tintype's: left alone.")
-    young: int = Field(description="Objects without a row that may still get one.")
+    young: int = Field(
+        description="Objects without a row that may still get one, and rows newer than the inventory."
+    )
     verified: int = Field(description="Objects whose metadata or bytes were read, and are right.")
     bytes_read: int
 
@@ -102,6 +105,7 @@ class RunOut(BaseModel):
     dry_run: bool
     adopting: bool
     asked_by: str
+    inventory: str | None = Field(description="The S3 Inventory by which it looks; null: the store lists.")
     task: Literal["check", "repair", "undo"]
     state: RunState = Field(description="`stopped`: the brakes ask a person; `reason` says why.")
     reason: str | None
@@ -167,6 +171,12 @@ class RunRequest(BaseModel):
         default=False, description="The database was restored: objects without a row become images again."
     )
     confirm: StrictBool = Field(default=False, description="Release the brakes.")
+    inventory: str | None = Field(
+        default=None,
+        max_length=1200,
+        pattern=MANIFEST,
+        description="Take the listing from S3 Inventory, `s3://bucket/…/manifest.json`. What is newer waits.",
+    )
 
 
 class RepairRequest(BaseModel):
@@ -193,7 +203,15 @@ async def begin_check(request: Request, wanted: RunRequest) -> Response:
     ended is answered with 200. There is one run at a time: 409 has the address of the one that is running.
     """
     context = _operator(request)
-    order = Order(wanted.mode, wanted.repair, wanted.dry_run, wanted.adopt, wanted.confirm, _asker(request))
+    order = Order(
+        mode=wanted.mode,
+        repair=wanted.repair,
+        dry_run=wanted.dry_run,
+        adopting=wanted.adopt,
+        confirmed=wanted.confirm,
+        asked_by=_asker(request),
+        inventory=wanted.inventory,
+    )
     run = await context.parts.upkeep.runs.begin(order)
     return await _begun(request, context, run)
 
