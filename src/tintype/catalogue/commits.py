@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from tintype.catalogue.database import Database
+from tintype.catalogue.line import Line
 from tintype.catalogue.lookups import Lookups
 from tintype.catalogue.rows import image_of_arrival, image_of_snapshot, json_text, snapshot_of
 from tintype.catalogue.writer import Writer
@@ -30,13 +31,14 @@ class Commits:
     @asynccontextmanager
     async def open(cls, database: Database) -> AsyncGenerator[Self]:
         """Commit what comes until the end of the block, then what is still waiting."""
-        writer = Writer(database)
+        writer, line = Writer.of(database), Line(database)
         running = asyncio.create_task(writer.run(), name="commit-writer")
         try:
-            yield cls(database, writer, Lookups(database))
+            yield cls(database, writer, Lookups(line))
         finally:
             writer.close()
             await running
+            line.hang_up()
 
     async def find_earlier(self, upload: Upload, sha256: bytes) -> Outcome | None:
         """Return what answers this upload without storing it: asked before inspection and PUT.

@@ -6,12 +6,23 @@ Every upload asks, and nearly always there is nothing. Asked together, eight cos
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import LiteralString
 
-from tintype.catalogue.database import EVERY_OWNER, Database, anew
-from tintype.catalogue.rows import COLUMNS, image_of_row
+from tintype.catalogue.database import anew
+from tintype.catalogue.line import Line
+from tintype.catalogue.rows import COLUMNS, image_of_row, json_text
 from tintype.model.image import Image
 
 MAX_TOGETHER = 200
+
+# LIMIT keeps the planner from anything but one look into the index for each.
+_FIND: LiteralString = f"""
+    SELECT image.* FROM json_to_recordset($1::json) AS asked (for_owner text, for_sha256 text)
+    CROSS JOIN LATERAL (
+        SELECT {COLUMNS} FROM images
+        WHERE owner = for_owner AND sha256 = decode(for_sha256, 'hex') AND canonical LIMIT 1
+    ) AS image
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +36,7 @@ class _Question:
 class Lookups:
     """The one who asks, for all uploads of this process."""
 
-    database: Database
+    line: Line
     _waiting: list[_Question] = field(default_factory=list[_Question])
     _asking: asyncio.Task[None] | None = None
 
@@ -58,18 +69,6 @@ class Lookups:
                 each.answer.set_result(found.get((each.owner, each.sha256)))
 
     async def _found(self, questions: Sequence[_Question]) -> dict[tuple[str, bytes], Image]:
-        async with self.database.reading(EVERY_OWNER) as tx:
-            # LIMIT keeps the planner from anything but one look into the index for each.
-            cursor = await tx.execute(
-                f"""
-                SELECT image.* FROM unnest(%s::text[], %s::bytea[]) AS asked (for_owner, for_sha256)
-                CROSS JOIN LATERAL (
-                    SELECT {COLUMNS} FROM images
-                    WHERE owner = for_owner AND sha256 = for_sha256 AND canonical LIMIT 1
-                ) AS image
-                """,
-                [[each.owner for each in questions], [each.sha256 for each in questions]],
-                prepare=True,
-            )
-            images = [image_of_row(row) for row in await cursor.fetchall()]
+        asked = [{"for_owner": each.owner, "for_sha256": each.sha256.hex()} for each in questions]
+        images = [image_of_row(row) for row in await self.line.run(_FIND, json_text(asked))]
         return {(image.owner, image.sha256): image for image in images}

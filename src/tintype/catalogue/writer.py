@@ -5,19 +5,19 @@ writer in the process takes all arrivals that came during the last commit; each 
 """
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, LiteralString
+from typing import Any, LiteralString, Self
 from uuid import UUID
 
 import psycopg
 from psycopg import errors
 
-from tintype.catalogue.database import CONTENTION, EVERY_OWNER, Database, Tx, anew, hung_up, told
+from tintype.catalogue.database import CONTENTION, Database, anew
+from tintype.catalogue.line import Line
 from tintype.catalogue.rows import image_of_arrival, json_text, searchable, taken_columns
 from tintype.model.errors import DatabaseUnavailable, ShuttingDown
 from tintype.model.event import Kind, event_id
@@ -36,15 +36,9 @@ SILENCE_SECONDS = 5
 
 _RACES = (errors.UniqueViolation, *CONTENTION)
 
-# The statement is planned once, for any number of rows: each is looked up by an index.
-_PLANNING: LiteralString = """
-    SELECT set_config('plan_cache_mode', 'force_generic_plan', false),
-           set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false)
-"""
-
 _ARRIVED: LiteralString = """
 WITH arrived AS (
-    SELECT * FROM json_to_recordset(%s::text::json) AS arrived (
+    SELECT * FROM json_to_recordset($1::text::json) AS arrived (
         id uuid, event_id uuid, owner text, filename text, extension text, declared_type text,
         content_type text, bytes bigint, sha256 text, etag text, width integer, height integer,
         frames integer, orientation smallint, has_alpha boolean, taken_at timestamp, taken_offset integer,
@@ -56,7 +50,7 @@ WITH arrived AS (
 # The fence. An attempt that is older may find its object swept away; one from the future would hide from
 # the sweep.
 _IN_TIME: LiteralString = (
-    "tstzrange(now() - %s::double precision * interval '1 second', now() + interval '5 minutes') "
+    "tstzrange(now() - $2::double precision * interval '1 second', now() + interval '5 minutes') "
     "@> began_at(arrived.id)"
 )
 _TOLD: LiteralString = "payload || jsonb_build_object('created_at', moment, 'updated_at', moment) AS told"
@@ -151,13 +145,18 @@ class _Waiting:
 
 @dataclass(slots=True)
 class Writer:
-    """A queue, a connection of its own, and one statement at a time."""
+    """A queue, a line of its own, and one statement at a time."""
 
     database: Database
+    _line: Line
     _queue: deque[_Waiting] = field(default_factory=deque[_Waiting])
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _closing: bool = False
-    _connection: Tx | None = None
+
+    @classmethod
+    def of(cls, database: Database) -> Self:
+        """Return the writer of a database."""
+        return cls(database, Line(database))
 
     async def write(self, arrival: Arrival) -> Verdict:
         """Commit an arrival together with whatever else waits.
@@ -185,7 +184,7 @@ class Writer:
                     self._wake.clear()
                     await self._wake.wait()
         finally:
-            await self._disconnect()
+            self._line.hang_up()
 
     def close(self) -> None:
         """Take nothing new; `run` ends when the queue is empty."""
@@ -255,26 +254,19 @@ class Writer:
                     raise
                 in_doubt = in_doubt or not isinstance(error, DatabaseUnavailable)
                 statement = _COMMIT_CAREFULLY
-                await self._disconnect()
+                self._line.hang_up()
                 self._give_up_after(begun, in_doubt=in_doubt, error=error)
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def _execute(self, statement: LiteralString, rows: str) -> dict[UUID, Verdict]:
-        if self._connection is not None and hung_up(self._connection):
-            await self._disconnect()  # while nothing has been sent, nothing is in doubt
-        if self._connection is None:
-            self._connection = await self.database.connect(EVERY_OWNER)
-            with told():
-                await self._connection.execute(_PLANNING)
-        async with asyncio.timeout(self.database.settings.statement_timeout_seconds + SILENCE_SECONDS):
-            cursor = await self._connection.execute(
-                statement, [rows, self.database.settings.attempt_seconds], prepare=True
-            )
-            return {row[0]: Verdict(*row[1:]) for row in await cursor.fetchall()}
+        settings = self.database.settings
+        async with asyncio.timeout(settings.statement_timeout_seconds + SILENCE_SECONDS):
+            verdicts = await self._line.run(statement, rows, str(settings.attempt_seconds))
+        return {row[0]: Verdict(*row[1:]) for row in verdicts}
 
     def _lost(self, error: Exception) -> bool:
         """Tell whether the server, or the way to it, has gone, rather than refused the statement."""
-        if self._connection is None or self._connection.closed or isinstance(error, TimeoutError):
+        if not self._line.is_up:
             return True
         state = error.sqlstate if isinstance(error, psycopg.Error) else None
         # 57P: the server shuts down. 25006: it was demoted to a read-only standby.
@@ -296,12 +288,6 @@ class Writer:
         self._queue.clear()
         if not in_doubt or away > settings.commit_timeout_seconds:
             raise gone from error
-
-    async def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(psycopg.Error):
-                await connection.close()
 
 
 def _refuse(batch: Sequence[_Waiting], error: Exception) -> None:
