@@ -17,7 +17,8 @@ from tintype.telemetry import Metrics, get_logger
 LANES = 16
 """Subscriptions that are served at once by one process."""
 SOON_SECONDS = 0.05
-"""Until a second look at events that other transactions still hold back."""
+"""Between two looks: under load one finds many events, and a second one what was still held back by other
+transactions at the first. A lone event does not wait."""
 SWEEP_SECONDS = 60
 SWEEP_ROWS = 1000
 RETRY_SECONDS = 1
@@ -90,7 +91,9 @@ class Notifier:
         with self._bell.heard() as ear:
             while True:
                 soon = await self._endure(self._look)
-                await wait_for(ear, SOON_SECONDS if soon else self._poll_seconds)
+                await asyncio.sleep(SOON_SECONDS)
+                if not soon:
+                    await wait_for(ear, self._poll_seconds)
 
     async def _look(self) -> bool:
         await run_errands(self._db)
