@@ -36,6 +36,7 @@ from tintype.server.connection import INFORMATIONAL
 from tintype.server.context import Context, context_of
 from tintype.server.middleware import MORE_HEADERS
 from tintype.server.schemas import image_resource
+from tintype.server.upload_metadata import metadata_of
 from tintype.server.upload_states import image_of, piecewise, upload_url
 from tintype.server.warnings import declared_type_of
 
@@ -176,16 +177,19 @@ async def _image_answer(request: Request, session: Session) -> Response:
 def _opening(request: Request, length: int | None) -> Opening:
     context, principal = context_of(request), principal_of(request)
     grant, query = principal.grant, request.query_params
+    # tus-js-client, which also speaks two of the drafts, goes on to tell of the file as in tus.
+    told = metadata_of(field_of(request, "upload-metadata"))
     limit = context.settings.limits.max_upload_bytes
     return Opening(
         owner=principal.owner,
         kind=SessionKind.RESUMABLE,
         length=length,
         max_bytes=limit if grant is None else min(limit, grant.max_bytes),
-        filename=clean_filename(query.get("filename") or _disposed_name(request)),
-        declared_type=declared_type_of(field_of(request, "content-type")),
-        tags=tags_of([*(grant.tags if grant else ()), *query.getlist("tag")]),
-        keep_duplicate=query.get("on_duplicate") == "keep" or grant is not None,
+        filename=clean_filename(query.get("filename") or _disposed_name(request)) or told.filename,
+        declared_type=told.declared_type or declared_type_of(field_of(request, "content-type")),
+        tags=tags_of([*(grant.tags if grant else ()), *query.getlist("tag"), *told.tags]),
+        attributes=told.attributes,
+        keep_duplicate=query.get("on_duplicate") == "keep" or told.keep_duplicate or grant is not None,
         digests=digests_of([("Repr-Digest", field_of(request, "repr-digest"))]),
         key_id=principal.key_id,
         grant=grant,

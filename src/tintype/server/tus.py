@@ -3,11 +3,8 @@
 The same resources speak the IETF's protocol to whoever speaks that: see `resumable.py`.
 """
 
-import base64
-import binascii
-import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from email.utils import format_datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -20,7 +17,6 @@ from tintype.model.errors import (
     Overloaded,
     PartsUnfinished,
     PatchTypeUnsupported,
-    RequestInvalid,
     StorageUnavailable,
     TusVersionUnsupported,
     UploadEmpty,
@@ -28,8 +24,7 @@ from tintype.model.errors import (
     UploadRequestInvalid,
     UploadTooLarge,
 )
-from tintype.model.filename import clean_filename
-from tintype.model.labels import attributes_of, tags_of
+from tintype.model.labels import tags_of
 from tintype.model.session import PARTIAL, Opening, Session, SessionKind, SessionState
 from tintype.server import resumable
 from tintype.server.access import principal_of
@@ -37,8 +32,8 @@ from tintype.server.announced import digests_of
 from tintype.server.arriving import body_of, declared_length, field_of
 from tintype.server.checksums import ALGORITHMS, checksum_of
 from tintype.server.context import context_of
+from tintype.server.upload_metadata import metadata_of
 from tintype.server.upload_states import piecewise, upload_url
-from tintype.server.warnings import declared_type_of
 
 # Not in the OpenAPI document: the protocol is its own description, and no generated client would speak it.
 router = APIRouter(prefix="/v1/tus", tags=["uploads"], include_in_schema=False)
@@ -54,7 +49,6 @@ EXTENSIONS = (
     "concatenation",
 )
 BODY_TYPE = "application/offset+octet-stream"
-MAX_METADATA = 8 * 1024
 MAX_CONCAT_PARTS = 1000
 
 PASSING = (DatabaseUnavailable, Overloaded, StorageUnavailable)
@@ -219,19 +213,18 @@ def _opening(request: Request) -> Opening:
     concat, parts = _concat(request)
     raw = field_of(request, "upload-metadata")
     told = metadata_of(raw)
-    wishes = _wishes(told)
     limit = context.settings.limits.max_upload_bytes
     return Opening(
         owner=principal.owner,
         kind=SessionKind.TUS,
         length=_length(request, is_final=bool(parts)),
         max_bytes=limit if grant is None else min(limit, grant.max_bytes),
-        filename=clean_filename(told.get("filename") or told.get("name") or ""),
-        declared_type=declared_type_of(told.get("filetype") or told.get("type")),
-        tags=tags_of([*(grant.tags if grant else ()), *wishes.tags]),
-        attributes=wishes.attributes,
+        filename=told.filename,
+        declared_type=told.declared_type,
+        tags=tags_of([*(grant.tags if grant else ()), *told.tags]),
+        attributes=told.attributes,
         # Whoever holds a token learns nothing of what its owner has.
-        keep_duplicate=wishes.keep_duplicate or grant is not None,
+        keep_duplicate=told.keep_duplicate or grant is not None,
         digests=digests_of([("Repr-Digest", field_of(request, "repr-digest"))]),
         metadata=raw,
         concat=concat,
@@ -239,47 +232,6 @@ def _opening(request: Request) -> Opening:
         key_id=principal.key_id,
         grant=grant,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Wishes:
-    tags: tuple[str, ...]
-    attributes: dict[str, Any]
-    keep_duplicate: bool
-
-
-def _wishes(told: dict[str, str]) -> _Wishes:
-    """Return what is asked for in metadata of ours: `tags`, `attributes`, `on_duplicate`."""
-    try:
-        return _Wishes(
-            tags=tags_of(told.get("tags", "").split(",")),
-            attributes=attributes_of(json.loads(told.get("attributes") or "{}")),
-            keep_duplicate=told.get("on_duplicate") == "keep",
-        )
-    except (RequestInvalid, json.JSONDecodeError, RecursionError) as error:
-        raise UploadRequestInvalid(f"`Upload-Metadata`: {error}") from error
-
-
-def metadata_of(raw: str | None) -> dict[str, str]:
-    """Return `Upload-Metadata`, decoded. Raises `UploadRequestInvalid` and `UploadTooLarge`."""
-    found: dict[str, str] = {}
-    if raw is None or not raw.strip():
-        return found
-    if len(raw) > MAX_METADATA:
-        raise UploadTooLarge(
-            f"`Upload-Metadata` takes up to {MAX_METADATA} bytes.", details={"limit": MAX_METADATA}
-        )
-    for pair in raw.split(","):
-        key, _, value = pair.strip().partition(" ")
-        if not key or not key.isascii() or not key.isprintable() or key in found:
-            raise UploadRequestInvalid("`Upload-Metadata` has ASCII keys, each once, with commas between.")
-        try:
-            found[key] = base64.b64decode(value.strip(), validate=True).decode(errors="replace")
-        except (binascii.Error, ValueError) as error:
-            raise UploadRequestInvalid(
-                "`Upload-Metadata` has keys, each with a space and its value in Base64 behind it."
-            ) from error
-    return found
 
 
 def _concat(request: Request) -> tuple[str | None, tuple[UUID, ...]]:
