@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -52,7 +52,8 @@ class Town:
     notifier: Notifier
     box: Letterbox
     courier: Courier
-    another: Callable[[], Notifier]
+    another: Callable[..., Notifier]
+    """Gives one more worker, whose courier may have parts of its own."""
 
     async def subscribe(
         self,
@@ -126,8 +127,8 @@ async def town(database: Database) -> AsyncIterator[Town]:
             notices_to=OPERATOR,
         )
 
-    def notifier() -> Notifier:
-        return Notifier(database, courier(), Bell(database), 1, Metrics())
+    def notifier(**parts: Any) -> Notifier:  # noqa: ANN401 - a courier's
+        return Notifier(database, replace(courier(), **parts), Bell(database), 1, Metrics())
 
     first = courier()
     yield Town(database, Notifier(database, first, Bell(database), 1, Metrics()), box, first, notifier)

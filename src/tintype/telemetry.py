@@ -59,7 +59,7 @@ _SECRET_TEXTS = (
 _NESTED = (list, tuple, set, frozenset, Mapping)
 
 # Below warnings these print requests with their signatures, or much that nobody reads.
-_QUIET = ("asyncio", "boto3", "botocore", "urllib3", "uvicorn.error")
+_QUIET = ("asyncio", "boto3", "botocore", "httpcore", "httpx", "urllib3", "uvicorn.error")
 
 
 def get_logger() -> FilteringBoundLogger:

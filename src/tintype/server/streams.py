@@ -1,5 +1,6 @@
 """Streams of events: followed by their owner from a place in the log on, for as long as both sides live."""
 
+import asyncio
 import re
 import time
 from collections import Counter
@@ -17,22 +18,35 @@ from tintype.model.event import Event
 from tintype.notify.bell import Bell, wait_for
 from tintype.server.instance import Instance
 
-BATCH = 100
+BATCH = 25
+"""Events that a stream holds at once: a reader that stalls costs no more memory than these."""
 _LINE_ENDS = re.compile("[\x85\u2028\u2029]")  # beyond those that JSON escapes
 SOON_SECONDS = 0.05
 """Until a second look at events that other transactions still hold back."""
 RETRY_MILLISECONDS = 1000
 """After which a client is to come back when the stream ends."""
+MAX_OPEN = 2000
+"""Streams at one instance, whoever follows them."""
+BUSY_SECONDS = 10
+"""Until somebody may come back when there are as many as that."""
+LOOKS_AT_ONCE = 2
+"""Connections to the database that all streams together take: uploads need the others."""
 
 
 @dataclass(slots=True)
 class Streams:
-    """Counts the streams of each owner at this instance."""
+    """Counts the streams of each owner at this instance, and has them look at the log in turn."""
 
+    looks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKS_AT_ONCE))
     _open: Counter[str] = field(default_factory=Counter[str])
 
     def require(self, owner: str, limit: int) -> None:
-        """Raise `TooManyStreams` when the owner follows as many as that already."""
+        """Raise `TooManyStreams` when the owner follows as many as that already, or all together too many."""
+        if self._open.total() >= MAX_OPEN:
+            raise TooManyStreams(
+                f"{MAX_OPEN} streams are followed at this instance. Try again, or read `GET /v1/events`.",
+                retry_after=BUSY_SECONDS,
+            )
         if self._open[owner] >= limit:
             raise TooManyStreams(
                 f"You follow {limit} streams at this instance already.",
@@ -98,7 +112,7 @@ class Stream:
 
     async def _look(self, position: int) -> tuple[list[Event], bool]:
         """Return the events behind a position, and whether there are others, to be shown in a moment."""
-        async with self.database.reading(self.owner) as tx:
+        async with self.streams.looks, self.database.reading(self.owner) as tx:
             batch = await events.page(tx, self.owner, position, BATCH)
             last = batch[-1].position if batch else position
             held_back = len(batch) < BATCH and await events.newest_position(tx, self.owner) > last
