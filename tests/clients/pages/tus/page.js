@@ -31,8 +31,23 @@ window.uploadTus = (endpoint, given, options) =>
       },
       ...options,
     });
-    window.theUpload = upload;
     started(upload);
+  });
+
+// A stream, of which nobody knows the length before its end.
+window.uploadTusStream = (endpoint, given, options) =>
+  new Promise((resolve) => {
+    const file = fileOf(given);
+    const upload = new tus.Upload(file.stream().getReader(), {
+      endpoint,
+      metadata: { filename: file.name, filetype: file.type },
+      uploadLengthDeferred: true,
+      onBeforeRequest: (request) => requests.push(request.getMethod()),
+      onSuccess: ({ lastResponse }) => resolve({ image: lastResponse.getHeader("Content-Location"), requests }),
+      onError: (error) => resolve({ error: String(error), requests }),
+      ...options,
+    });
+    upload.start();
   });
 
 async function run(uppy, files) {
