@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,7 +17,9 @@ from tintype.catalogue import findings
 from tintype.catalogue.commits import Commits
 from tintype.catalogue.database import EVERY_OWNER, Database
 from tintype.catalogue.images import trash
+from tintype.consistency import markers
 from tintype.consistency.check import Checker
+from tintype.consistency.markers import Marker
 from tintype.consistency.repair import Repairer
 from tintype.consistency.runs import Runs
 from tintype.model.check import Order, Run
@@ -212,6 +215,7 @@ class Damage:
     async def leave_purged(self, image: Image) -> None:
         async with self.world.database.transaction("local") as tx:
             await trash(tx, "local", image.id)
+        await markers.put(self.world.objects, Marker(image.id, 2, datetime.now(UTC), purged=True))
         await self.world.execute("UPDATE images SET purged_at = now() WHERE id = %s", image.id)
         self.expect(image, Drift.DELETED_BYTES_REMAIN, Settlement.DELETED)
 

@@ -462,10 +462,34 @@ class Repairer:
         standing = await self._standing(image_id)
         if standing is None or not standing.purged:
             raise Skip("The image is not deleted for good.")
-        await self._present(finding.key)
+        info = await self._present(finding.key)
+        marker = await markers.find(self.objects, image_id)
+        if marker is not None and marker.purged:
+            return Plan(
+                Settlement.DELETED, "What was deleted stays deleted.", lambda: self._purge(finding, image_id)
+            )
+        # Nobody deleted it for good: it is in the trash, and a repair once found its bytes gone.
+        digest, _ = await fingerprint(self.objects, finding.key)
+        if digest == standing.sha256:
+            return Plan(
+                Settlement.RECOVERED,
+                "The bytes of an image in the trash are back.",
+                lambda: self._welcome_to_trash(finding, standing, info),
+            )
         return Plan(
-            Settlement.DELETED, "What was deleted stays deleted.", lambda: self._purge(finding, image_id)
+            Settlement.QUARANTINED,
+            "There are bytes in the image's place that are not its own.",
+            lambda: self._quarantine_stranger(finding, standing, info),
         )
+
+    async def _welcome_to_trash(self, finding: Finding, standing: Standing, info: ObjectInfo) -> None:
+        async with self.database.transaction(EVERY_OWNER) as tx:
+            image = await self._locked(tx, standing.id, State.DELETED)
+            await mending.refresh(tx, image.id, info.etag)
+            await mending.take_back_giving_up(tx, image.id)
+            before = {"state": State.DELETED.value, "etag": standing.etag}
+            note = "The image can leave the trash again."
+            await findings.settle(tx, finding, Settlement.RECOVERED, note, before)
 
     async def _purge(self, finding: Finding, image_id: UUID) -> None:
         async with self.database.transaction(EVERY_OWNER) as tx:

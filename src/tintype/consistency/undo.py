@@ -99,8 +99,9 @@ class Undoer:
                 kind = Kind.MISSING if state is State.MISSING else Kind.CORRUPT
                 await mending.mark(tx, image, state, kind)
             await mending.refresh(tx, image_id, before["etag"])
-        if "recovered" not in before:
-            return  # the bytes had come by themselves
+            if "recovered" not in before:  # the bytes had come by themselves
+                await mending.give_up(tx, image_id)
+                return
         digest, _ = await fingerprint(self.objects, finding.key)
         if digest != image.sha256:
             raise Skip("There are other bytes in its place by now.")
