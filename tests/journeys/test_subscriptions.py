@@ -167,6 +167,7 @@ BAD: list[tuple[dict[str, object], int, str]] = [
     ({"address": "nobody"}, 422, "request_invalid"),
     ({"address": "a@b"}, 422, "request_invalid"),
     ({"address": "a b@example.org"}, 422, "request_invalid"),
+    ({"address": "ä@example.org"}, 422, "request_invalid"),
     ({"address": "a@example.org\r\nBcc: b@example.org"}, 422, "request_invalid"),
     ({"address": "a@example.org, b@example.org"}, 422, "request_invalid"),
     ({"address": ""}, 422, "request_invalid"),

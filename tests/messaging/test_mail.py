@@ -165,6 +165,13 @@ async def test_a_laptops_mails_are_files_and_the_same_one_is_there_once(tmp_path
     assert message_from_bytes(kept.read_bytes(), policy=default)["to"] == "ada@example.org"
 
 
+async def test_a_mail_that_cannot_be_written_is_given_up(tmp_path: Path) -> None:
+    with pytest.raises(NotTaken, match="no mail can be written") as refusal:
+        await FolderPost(tmp_path, "tintype@localhost").send(letter(to="ä@example.org"))
+
+    assert refusal.value.for_ever
+
+
 async def test_a_folder_that_cannot_be_written_is_a_failed_attempt(tmp_path: Path) -> None:
     (tmp_path / "mail").write_text("a file")
 

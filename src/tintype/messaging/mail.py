@@ -64,6 +64,13 @@ def mime_of(letter: Letter, from_address: str, moment: datetime | None = None) -
     return message
 
 
+def _written(letter: Letter, from_address: str) -> EmailMessage:
+    try:
+        return mime_of(letter, from_address)
+    except ValueError as error:
+        raise NotTaken(f"no mail can be written to the address: {error}", for_ever=True) from error
+
+
 class SmtpPost:
     """A `Post` by way of a mail server."""
 
@@ -76,7 +83,7 @@ class SmtpPost:
         password = settings.smtp_password
         try:
             await aiosmtplib.send(
-                mime_of(letter, settings.from_address),
+                _written(letter, settings.from_address),
                 hostname=settings.smtp_host,
                 port=settings.smtp_port,
                 username=settings.smtp_user,
@@ -107,7 +114,7 @@ class SesPost:
 
     async def send(self, letter: Letter) -> None:
         """Hand a letter to SES."""
-        data = mime_of(letter, self._settings.from_address).as_bytes()
+        data = _written(letter, self._settings.from_address).as_bytes()
         try:
             await asyncio.get_running_loop().run_in_executor(self._threads, self._send, letter.to, data)
         except ClientError as error:
@@ -145,7 +152,7 @@ class FolderPost:
 
     async def send(self, letter: Letter) -> None:
         """Write a letter. The same one again takes the place of the first."""
-        data = mime_of(letter, self._from_address).as_bytes()
+        data = _written(letter, self._from_address).as_bytes()
         try:
             await asyncio.to_thread(self._write, f"{letter.message_id}.eml", data)
         except OSError as error:

@@ -161,10 +161,14 @@ def masked(channel: Channel, address: str) -> str:
 
 
 def _email(text: str) -> str:
+    # Letters beyond ASCII before the @ need SMTPUTF8 (RFC 6531), which SES and SNS do not speak.
     try:
-        return validate_email(text, check_deliverability=False, strict=True).normalized
+        found = validate_email(text, check_deliverability=False, strict=True, allow_smtputf8=False)
     except EmailNotValidError as error:
         raise RequestInvalid(f"This is no e-mail address: {error}") from error
+    if found.ascii_email is None:
+        raise RequestInvalid("This is no e-mail address that mail servers take.")
+    return found.ascii_email
 
 
 def _phone(text: str) -> str:
