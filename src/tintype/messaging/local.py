@@ -3,10 +3,14 @@
 import asyncio
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tintype.messaging.publisher import Message, Report
 from tintype.telemetry import get_logger
+
+WRITERS = 8
+"""Files that wait for the disk together: it takes them in one go."""
 
 _log = get_logger()
 
@@ -21,6 +25,7 @@ class LocalPublisher:
 
     def __init__(self, outbox: Path) -> None:
         self._outbox = outbox
+        self._writers = ThreadPoolExecutor(max_workers=WRITERS, thread_name_prefix="outbox")
 
     async def publish(self, messages: Sequence[Message]) -> Report:
         """Write and log the messages."""
@@ -49,13 +54,14 @@ class LocalPublisher:
     def _write_into(self, folder: int, messages: Sequence[Message]) -> Report:
         taken: set[int] = set()
         refused: dict[int, str] = {}
-        for message in messages:
+        writing = {message.position: self._writers.submit(_write, folder, message) for message in messages}
+        for position, written in writing.items():
             try:
-                _write(folder, f"{message.position:012d}-{message.id}.json", message.default)
+                written.result()
             except OSError as error:
-                refused[message.position] = str(error)
+                refused[position] = str(error)
             else:
-                taken.add(message.position)
+                taken.add(position)
         try:
             os.fsync(folder)  # makes the new names durable, all at once
         except OSError as error:
@@ -63,12 +69,13 @@ class LocalPublisher:
         return Report(frozenset(taken), refused)
 
 
-def _write(folder: int, name: str, text: str) -> None:
+def _write(folder: int, message: Message) -> None:
     """Write one file atomically. The process id keeps two relays out of each other's way."""
+    name = f"{message.position:012d}-{message.id}.json"
     part = f".{name}.{os.getpid()}.part"
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644, dir_fd=folder)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(text.encode())
+        file.write(message.default.encode())
         file.flush()
         os.fdatasync(descriptor)
     os.replace(part, name, src_dir_fd=folder, dst_dir_fd=folder)
