@@ -180,17 +180,11 @@ class Machine(RuleBasedStateMachine):
         image = self.do(self._commit(late.arrival))
         self.known[image.id] = Known(image, self.world.file(image).read_bytes())
 
-    @rule(image_id=images_made)
-    def trash(self, image_id: UUID) -> None:
-        with contextlib.suppress(ImageNotFound):
-            self.do(self._let(image_id, images.trash))
-            self.known[image_id].trashed = True
-
-    @rule(image_id=images_made)
-    def restore(self, image_id: UUID) -> None:
-        with contextlib.suppress(ImageNotFound):
-            self.do(self._let(image_id, images.restore))
-            self.known[image_id].trashed = False
+    @rule(image_id=images_made, trashed=st.booleans())
+    def trash_or_restore(self, image_id: UUID, *, trashed: bool) -> None:
+        with contextlib.suppress(ImageNotFound):  # it is missing, or was given up
+            self.do(self._let(image_id, images.trash if trashed else images.restore))
+            self.known[image_id].trashed = trashed
 
     async def _let(self, image_id: UUID, verb: Any) -> None:  # noqa: ANN401 - two that look alike
         async with self.database.transaction("local") as tx:
@@ -198,8 +192,17 @@ class Machine(RuleBasedStateMachine):
 
     # What is done behind Tintype's back
 
-    @rule(image_id=images_made)
-    def file_is_taken_away(self, image_id: UUID) -> None:
+    @rule(image_id=images_made, what=st.sampled_from(["take", "put back", "alter", "alter and lengthen"]))
+    def somebody_passes_by(self, image_id: UUID, what: str) -> None:
+        match what:
+            case "take":
+                self._take_away(image_id)
+            case "put back":
+                self._put_back(image_id)
+            case _:
+                self._alter(image_id, longer=what != "alter")
+
+    def _take_away(self, image_id: UUID) -> None:
         path, known = self.world.file(image_id), self.known[image_id]
         if path.exists():
             data = path.read_bytes()
@@ -209,8 +212,7 @@ class Machine(RuleBasedStateMachine):
             known.harmed = True
             path.unlink()
 
-    @rule(image_id=images_made)
-    def file_is_put_back(self, image_id: UUID) -> None:
+    def _put_back(self, image_id: UUID) -> None:
         path = self.world.file(image_id)
         if image_id in self.taken and not path.exists():
             taken = self.taken.pop(image_id)
@@ -218,8 +220,7 @@ class Machine(RuleBasedStateMachine):
             os.utime(path, ns=(taken.modified_ns, taken.modified_ns))
             self.must_exist[digest_of(taken.data)] = f"{image_id} put back"
 
-    @rule(image_id=images_made, longer=st.booleans())
-    def file_is_altered(self, image_id: UUID, *, longer: bool) -> None:
+    def _alter(self, image_id: UUID, *, longer: bool) -> None:
         path = self.world.file(image_id)
         if path.exists():
             data = path.read_bytes()

@@ -1,13 +1,16 @@
 """`python -m tintype_bench.scale measure`: a quick check of a million objects, its rate and its memory.
 
 Rows are real ones, in a real PostgreSQL. The objects' side is made up as fast as S3 could never list it, or
-is a real folder of files. Each measured run is a process of its own, so that its memory is its own.
+is a real folder of files. Measured are the merge alone, and whole runs as `tintype check` does them, with
+leases, checkpoints and findings; one of those is killed in the middle, and another process goes on with it.
+Each measured run is a process of its own, so that its memory is its own.
 """
 
 import asyncio
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, LiteralString
+from typing import Annotated, Any, LiteralString
 from uuid import UUID
 
 import psutil
@@ -27,20 +30,25 @@ from psycopg import sql
 from rich.console import Console
 from rich.table import Table
 
-from tintype.catalogue.database import Database
+from tintype.catalogue import identity
+from tintype.catalogue.database import EVERY_OWNER, Database
 from tintype.catalogue.embedded import EmbeddedPostgres
 from tintype.catalogue.migrations import migrate
 from tintype.consistency import segments
+from tintype.consistency.check import Checker
 from tintype.consistency.listing import Listing
 from tintype.consistency.merge import stretches
 from tintype.consistency.rebuild import Rebuild
+from tintype.consistency.repair import Repairer
+from tintype.consistency.runs import Runs
 from tintype.consistency.segments import Segment, Word
 from tintype.model.body import Body
+from tintype.model.check import Order
 from tintype.model.image import Facts, Format, Image, State
 from tintype.model.payload import image_payload
 from tintype.objects.info import Entry
 from tintype.objects.store import Objects
-from tintype.settings import DatabaseSettings, ObjectsSettings
+from tintype.settings import ConsistencySettings, DatabaseSettings, ObjectsSettings
 from tintype_bench import machine
 
 SHARDS = 256
@@ -49,6 +57,8 @@ BEGAN_MS = 1_700_000_000_000
 EVERY = 50_000
 """Each object of so many is one of three differences: it has no row, no object, or other bytes."""
 SIZE = 3_000_000
+LEASE_SECONDS = 2.0
+"""What goes on with a killed run waits so long for the shards that were in its hands."""
 STORED_AT = 1_700_000_000
 """The mtime of every file, which its ETag tells (see `Folder`)."""
 _COLUMNS: LiteralString = """
@@ -64,6 +74,8 @@ console = Console(stderr=True)
 class Measured:
     """One run."""
 
+    part: str
+    """`merge`, `whole`, or `killed`: a whole run in two processes, of which the first is killed."""
     source: str
     objects: int
     workers: int
@@ -135,6 +147,12 @@ def planted(count: int) -> int:
     return -(-(count // SHARDS * SHARDS) // EVERY)
 
 
+def planted_findings(count: int, *, on_disk: bool) -> int:
+    """Return how many of them are findings. What only a made-up listing tells of is none: HEAD says 404."""
+    places = range(planted(count))
+    return sum(on_disk or place % 3 != 1 for place in places)
+
+
 def rows(count: int) -> Generator[UUID]:
     """Yield the rows, but for those that are planted to be missing."""
     for shard in range(SHARDS):
@@ -174,10 +192,22 @@ async def _round(place: Path, count: int, workers: Sequence[int], *, on_disk: bo
     async with EmbeddedPostgres.run(place) as server:
         await migrate(server.url)
         etag = f"{STORED_AT * 10**9:x}-{SIZE:x}" if on_disk else "etag"
-        _fill(server.url.replace("//tintype", "//postgres"), count, etag)
+        _fill(_as_superuser(server.url), count, etag)
         if on_disk:
             _make_files(place, count)
-        return [_measure(server.url, place, count, number, on_disk=on_disk) for number in workers]
+        await _pair(server.url, place)
+        merges = [_measure(server.url, place, count, number, on_disk=on_disk) for number in workers]
+        whole = _measure_whole(server.url, place, count, on_disk=on_disk)
+        return [*merges, whole, _measure_killed(server.url, place, whole)]
+
+
+async def _pair(url: str, place: Path) -> None:
+    """Let rows and objects belong together: a run begins with that."""
+    objects = Objects.open(ObjectsSettings(), place)
+    await objects.write_identity(identifier(0, 0))
+    async with Database.open(url, DatabaseSettings()) as database, database.transaction(EVERY_OWNER) as tx:
+        await identity.add(tx, identifier(0, 0))
+    await objects.aclose()
 
 
 def _fill(superusers_url: str, count: int, etag: str) -> None:
@@ -232,12 +262,82 @@ def _measure(url: str, place: Path, count: int, workers: int, *, on_disk: bool) 
     told = json.loads(done.stdout)
     time.sleep(0.5)  # the server's processes end, and are counted then
     return Measured(
+        part="merge",
         source="folder" if on_disk else "made up",
         objects=count,
         workers=workers,
         database_cpu_seconds=_database_cpu(place) - before,
         **told,
     )
+
+
+def _measure_whole(url: str, place: Path, count: int, *, on_disk: bool) -> Measured:
+    before = _database_cpu(place)
+    told = _told(_start(url, place, count, on_disk=on_disk))
+    time.sleep(0.5)  # as above
+    return Measured(
+        part="whole",
+        source="folder" if on_disk else "made up",
+        objects=count,
+        workers=ConsistencySettings().at_once,
+        database_cpu_seconds=_database_cpu(place) - before,
+        **told,
+    )
+
+
+def _measure_killed(url: str, place: Path, whole: Measured) -> Measured:
+    """Kill a run in the middle, have another process go on with it, and compare it with the whole one."""
+    on_disk, before = whole.source == "folder", _database_cpu(place)
+    first = _start(url, place, whole.objects, on_disk=on_disk)
+    begun = time.monotonic()
+    _wait_for_half(url)
+    used = sum(psutil.Process(first.pid).cpu_times()[:2])
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    told = _told(_start(url, place, whole.objects, on_disk=on_disk, resume=True))
+    if told["differences"] != whole.differences:
+        raise typer.BadParameter(f"{told['differences']} findings when killed, {whole.differences} otherwise")
+    time.sleep(0.5)  # as above
+    return Measured(
+        part="killed",
+        source=whole.source,
+        objects=whole.objects,
+        workers=whole.workers,
+        database_cpu_seconds=_database_cpu(place) - before,
+        **told | {"seconds": time.monotonic() - begun, "cpu_seconds": told["cpu_seconds"] + used},
+    )
+
+
+def _wait_for_half(url: str) -> None:
+    """Wait until half of the shards are checked."""
+    with psycopg.connect(_as_superuser(url), autocommit=True) as connection:
+        done = 0
+        while done < SHARDS // 2:
+            time.sleep(0.01)
+            cursor = connection.execute(
+                "SELECT count(check_shards.finished_at) FROM check_shards "
+                "JOIN check_runs ON check_runs.id = run_id WHERE state = 'running'"
+            )
+            (done,) = cursor.fetchone() or (0,)
+
+
+def _as_superuser(url: str) -> str:
+    return url.replace("//tintype", "//postgres")
+
+
+def _start(
+    url: str, place: Path, count: int, *, on_disk: bool, resume: bool = False
+) -> subprocess.Popen[bytes]:
+    options = [*(["--on-disk"] if on_disk else []), *(["--resume"] if resume else [])]
+    command = [sys.executable, "-m", "tintype_bench.scale", "whole", url, str(place), str(count), *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603 - ourselves
+
+
+def _told(process: subprocess.Popen[bytes]) -> Any:  # noqa: ANN401 - what the other process printed
+    output, _ = process.communicate()
+    if process.returncode:
+        raise typer.Exit(process.returncode)
+    return json.loads(output.splitlines()[-1])
 
 
 def _database_cpu(place: Path) -> float:
@@ -251,10 +351,12 @@ def _database_cpu(place: Path) -> float:
 
 def _show(measured: Sequence[Measured]) -> None:
     table = Table(
-        "objects' side", "objects", "at once", "objects/s", "objects/s a core", "PostgreSQL s", "peak MB"
+        *("measured", "objects' side", "objects", "at once"),
+        *("objects/s", "objects/s a core", "PostgreSQL s", "peak MB"),
     )
     for each in measured:
         table.add_row(
+            each.part,
             each.source,
             f"{each.objects:,}",
             str(each.workers),
@@ -329,6 +431,46 @@ def run(url: str, count: int, workers: int, folder: Annotated[str, typer.Argumen
         "differences": differences,
     }
     typer.echo(json.dumps(told))
+
+
+@app.command(hidden=True)
+def whole(url: str, place: Path, count: int, *, on_disk: bool = False, resume: bool = False) -> None:
+    """Begin a run, or go on with the one under way, work until it is over, and tell its figures."""
+    begun, cpu = time.monotonic(), time.process_time()
+    found = asyncio.run(_run_whole(url, place, count, on_disk=on_disk, resume=resume))
+    if found != planted_findings(count, on_disk=on_disk):
+        raise typer.BadParameter(
+            f"{planted_findings(count, on_disk=on_disk)} findings planted, {found} found"
+        )
+    told = {
+        "seconds": time.monotonic() - begun,
+        "cpu_seconds": time.process_time() - cpu,
+        "peak_mb": _peak_mb(),
+        "differences": found,
+    }
+    typer.echo(json.dumps(told))
+
+
+async def _run_whole(url: str, place: Path, count: int, *, on_disk: bool, resume: bool) -> int:
+    objects = Objects.open(ObjectsSettings(), place)
+    settings = ConsistencySettings(lease_seconds=LEASE_SECONDS)
+    async with Database.open(url, DatabaseSettings()) as database:
+        checker = Checker(database, objects, settings, objects if on_disk else Synthetic(count))
+        runs = Runs(database, objects, settings, checker, Repairer(database, objects, settings, place, None))
+        run = await runs.under_way() if resume else await runs.begin(Order())
+        if run is None:
+            raise typer.BadParameter("There is no run to go on with: it was over before it was killed.")
+        await runs.work(run.id)
+        run = await runs.find(run.id)
+    await objects.aclose()
+    if (run.counts.objects, run.state.value) != (_listed(count), "complete"):
+        raise typer.BadParameter(f"{run.state}: {run.counts.objects} objects were looked at, not {count}")
+    return run.findings
+
+
+def _listed(count: int) -> int:
+    """Return how many objects the listing has: all but those whose rows are alone."""
+    return count // SHARDS * SHARDS - len(range(0, planted(count), 3))
 
 
 async def _check(url: str, count: int, workers: int, folder: str) -> int:
