@@ -123,6 +123,8 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
         self._silent_bytes = 0
+        if not self.cycle.body:  # uvicorn fills a bytearray, and copies that in the end: two copies to spare
+            self.cycle.body = b""  # type: ignore[assignment] # what is added to it is handed on as it is
         super().on_body(body)
 
     def on_message_complete(self) -> None:
