@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from fastapi import Request
 
 from tintype.ingest.receive import Pace
-from tintype.model.errors import CodingUnsupported, RequestInvalid, UploadIncomplete
+from tintype.model.errors import CodingUnsupported, RequestInvalid, UploadIncomplete, UploadRequestInvalid
 from tintype.server.announced import digests_of
 
 MAX_DIGITS = 15
@@ -58,3 +58,22 @@ async def paced_body(request: Request, pace: Pace) -> AsyncGenerator[bytes]:
     async for chunk in body_of(request):
         pace.add(len(chunk))
         yield chunk
+
+
+def body_length(request: Request) -> int | None:
+    """Return the length of the body; None: it comes in chunks, and ends when it ends."""
+    length = declared_length(request)
+    return 0 if length is None and "transfer-encoding" not in request.headers else length
+
+
+def counted_in(request: Request, name: str) -> int | None:
+    """Return the number of bytes that a field of an upload tells, or None without it.
+
+    Raises `UploadRequestInvalid` for what is no whole number of at most 15 digits (RFC 9651, section 3.3.1).
+    """
+    value = field_of(request, name)
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdigit() and len(value) <= MAX_DIGITS):
+        raise UploadRequestInvalid(f"`{name.title()}` is a whole number of bytes, and not negative.")
+    return int(value)

@@ -1,6 +1,5 @@
 """What a subscription was told, and what became of each attempt."""
 
-import base64
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -14,6 +13,7 @@ from tintype.model.delivery import LedgerEntry
 from tintype.model.errors import CursorInvalid, SubscriptionNotFound
 from tintype.server.access import owner_of
 from tintype.server.context import context_of
+from tintype.server.cursors import cursor_after, place_of
 from tintype.server.openapi import may_fail
 
 router = APIRouter(prefix="/v1/subscriptions", tags=["notifications"])
@@ -80,10 +80,10 @@ async def list_deliveries(
     """List what a subscription was told by this service, and what is still to be. SNS keeps its own books."""
     context, owner = context_of(request), owner_of(request)
     await context.parts.subscriptions.find(owner, subscription_id)
-    before = None if params.cursor is None else _place(params.cursor)
+    before = None if params.cursor is None else place_of(params.cursor)
     async with context.database.reading(owner) as tx:
         found = await deliveries.page(tx, owner, subscription_id, before, params.limit)
-    following = _cursor(found[-1]) if len(found) == params.limit else None
+    following = cursor_after(found[-1].created_at, found[-1].id) if len(found) == params.limit else None
     body = {"data": [_resource(entry) for entry in found], "next_cursor": following}
     return Response(orjson.dumps(body), media_type="application/json")
 
@@ -93,18 +93,3 @@ def _resource(entry: LedgerEntry) -> dict[str, Any]:
     if entry.settled_at is not None:
         told["next_attempt_at"] = None
     return told
-
-
-def _cursor(entry: LedgerEntry) -> str:
-    return base64.urlsafe_b64encode(f"{entry.created_at.isoformat()} {entry.id}".encode()).decode()
-
-
-def _place(cursor: str) -> tuple[datetime, UUID]:
-    try:
-        moment, _, identity = base64.urlsafe_b64decode(cursor).decode().partition(" ")
-        began = datetime.fromisoformat(moment)
-        if began.tzinfo is None:
-            raise ValueError("no cursor of ours")  # noqa: TRY301 # one sentence for all that is none
-        return began, UUID(identity)
-    except ValueError as error:
-        raise CursorInvalid("The cursor is not one of this list. Begin without one.") from error

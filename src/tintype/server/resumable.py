@@ -30,7 +30,7 @@ from tintype.model.labels import tags_of
 from tintype.model.session import Opening, Session, SessionKind, SessionState
 from tintype.server.access import principal_of
 from tintype.server.announced import digest_field, digests_of
-from tintype.server.arriving import body_of, declared_length, field_of
+from tintype.server.arriving import body_length, body_of, counted_in, field_of
 from tintype.server.checksums import ContentDigest, content_digests
 from tintype.server.connection import INFORMATIONAL
 from tintype.server.context import Context, context_of
@@ -81,7 +81,7 @@ async def begin(request: Request) -> Response:
     """Begin an upload, with its first bytes or all of them: the same request as an ordinary upload."""
     context = context_of(request)
     is_last = _is_last(request)
-    count = _body_length(request)
+    count = body_length(request)
     length = _length(request, offset=0, count=count, is_last=is_last)
     if length == 0:
         raise UploadEmpty("The upload has no bytes. Check the file that you are sending.")
@@ -113,10 +113,10 @@ async def append(request: Request, upload_id: UUID) -> Response:
     is_last = _is_last(request)
     session = piecewise(await sessions.find(principal.owner, upload_id, principal.grant))
     _check_type(request)
-    offset = _integer(request, "upload-offset")
+    offset = counted_in(request, "upload-offset")
     if offset is None:
         raise UploadRequestInvalid("An append says in `Upload-Offset` where its bytes begin.")
-    count = _body_length(request)
+    count = body_length(request)
     length = _length(request, offset=offset, count=count, is_last=is_last)
     session = await _append(request, session, offset, count, length, is_last=is_last)
     if session.state is SessionState.DONE:
@@ -253,27 +253,13 @@ def _is_last(request: Request) -> bool:
 
 def _length(request: Request, *, offset: int, count: int | None, is_last: bool) -> int | None:
     """Return the length of the whole, as far as the request tells it. Raises `LengthInconsistent`."""
-    told = _integer(request, "upload-length")
+    told = counted_in(request, "upload-length")
     ends = offset + count if is_last and count is not None else None
     if told is not None and ends is not None and told != ends:
         raise LengthInconsistent(
             f"`Upload-Length` says {told}, and the last of these bytes would be number {ends}."
         )
     return told if told is not None else ends
-
-
-def _integer(request: Request, name: str) -> int | None:
-    value = field_of(request, name)
-    if value is None:
-        return None
-    if not _NUMBER.fullmatch(value):
-        raise UploadRequestInvalid(f"`{name.title()}` is a whole number of bytes, and not negative.")
-    return int(value)
-
-
-def _body_length(request: Request) -> int | None:
-    length = declared_length(request)
-    return 0 if length is None and "transfer-encoding" not in request.headers else length
 
 
 def _expected(request: Request) -> list[ContentDigest]:

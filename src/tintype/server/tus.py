@@ -29,7 +29,7 @@ from tintype.model.session import PARTIAL, Opening, Session, SessionKind, Sessio
 from tintype.server import resumable
 from tintype.server.access import principal_of
 from tintype.server.announced import digests_of
-from tintype.server.arriving import body_of, declared_length, field_of
+from tintype.server.arriving import body_length, body_of, counted_in, field_of
 from tintype.server.checksums import ALGORITHMS, checksum_of
 from tintype.server.context import context_of
 from tintype.server.upload_metadata import metadata_of
@@ -54,7 +54,6 @@ MAX_CONCAT_PARTS = 1000
 PASSING = (DatabaseUnavailable, Overloaded, StorageUnavailable)
 """What may go well a moment later."""
 
-_NUMBER = re.compile(r"[0-9]{1,18}")
 _ID_AT_END = re.compile(r"/v1/tus/([0-9a-fA-F-]{36})/?")
 
 
@@ -88,7 +87,7 @@ async def begin_upload(request: Request) -> Response:
     if opening.parts:
         return await _concatenate(request, opening)
     context = context_of(request)
-    count = _body_length(request)
+    count = body_length(request)
     if opening.length == 0 and opening.concat != PARTIAL:
         raise UploadEmpty("The upload has no bytes. Check the file that you are sending.")
     checks = checksum_of(field_of(request, "upload-checksum"))
@@ -136,14 +135,14 @@ async def append_to_upload(request: Request, upload_id: str) -> Response:
     sessions = context.parts.sessions
     session = piecewise(await sessions.find(principal.owner, id_of(upload_id), principal.grant))
     _check_body_type(request)
-    offset = _number(request, "upload-offset")
+    offset = counted_in(request, "upload-offset")
     if offset is None:
         raise UploadRequestInvalid("A PATCH says in `Upload-Offset` where its bytes begin.")
     appending = sessions.appending(
         session,
         offset,
-        count=_body_length(request),
-        length=_number(request, "upload-length"),
+        count=body_length(request),
+        length=counted_in(request, "upload-length"),
         expected=checksum_of(field_of(request, "upload-checksum")),
     )
     async with appending as transfer:
@@ -257,7 +256,7 @@ def _part_named(address: str) -> UUID:
 
 
 def _length(request: Request, *, is_final: bool) -> int | None:
-    length = _number(request, "upload-length")
+    length = counted_in(request, "upload-length")
     deferred = field_of(request, "upload-defer-length")
     if is_final:
         if length is not None or deferred is not None:
@@ -267,23 +266,6 @@ def _length(request: Request, *, is_final: bool) -> int | None:
         raise UploadRequestInvalid("`Upload-Defer-Length` is `1`, where it is sent.")
     if (length is None) == (deferred is None):
         raise UploadRequestInvalid("Send either `Upload-Length`, or `Upload-Defer-Length: 1`.")
-    return length
-
-
-def _number(request: Request, name: str) -> int | None:
-    value = field_of(request, name)
-    if value is None:
-        return None
-    if not _NUMBER.fullmatch(value):
-        raise UploadRequestInvalid(f"`{name.title()}` is a whole number of bytes, and not negative.")
-    return int(value)
-
-
-def _body_length(request: Request) -> int | None:
-    """Return the length of the body; None: it comes in chunks, and ends when it ends."""
-    length = declared_length(request)
-    if length is None and "transfer-encoding" not in request.headers:
-        return 0
     return length
 
 

@@ -1,6 +1,5 @@
 """Uploads under way: which there are, and where each of them stands, whichever way its bytes come."""
 
-import base64
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -10,11 +9,12 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from tintype.catalogue import images, uploads
-from tintype.model.errors import CursorInvalid, DatabaseUnavailable, UploadGone, UploadNotFound
+from tintype.model.errors import DatabaseUnavailable, UploadGone, UploadNotFound
 from tintype.model.image import Image
 from tintype.model.session import Session, SessionKind, SessionState
 from tintype.server.access import owner_of, principal_of
 from tintype.server.context import Context, context_of
+from tintype.server.cursors import cursor_after, place_of
 from tintype.server.openapi import may_fail
 from tintype.server.problems import problem_body
 from tintype.server.schemas import ImageOut, image_resource
@@ -81,7 +81,7 @@ class UploadPage(BaseModel):
     next_cursor: str | None
 
 
-@router.get("", response_model=UploadPage, responses=may_fail(CursorInvalid, DatabaseUnavailable))
+@router.get("", response_model=UploadPage, responses=may_fail(DatabaseUnavailable))
 async def list_uploads(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
@@ -90,11 +90,11 @@ async def list_uploads(
     """List your unfinished uploads, the oldest first: another browser can go on with any of them."""
     context = context_of(request)
     owner = owner_of(request)
-    after = None if cursor is None else _place(cursor)
+    after = None if cursor is None else place_of(cursor)
     async with context.database.reading(owner) as tx:
         found = await uploads.unfinished(tx, owner, limit + 1, after)
     page = found[:limit]
-    following = _cursor(page[-1]) if len(found) > limit else None
+    following = cursor_after(page[-1].created_at, page[-1].id) if len(found) > limit else None
     data = [upload_resource(context, each, None) for each in page]
     return _json({"data": data, "next_cursor": following})
 
@@ -155,21 +155,6 @@ def upload_url(context: Context, upload_id: UUID) -> str:
     What `Host` and `X-Forwarded-Host` say behind a proxy is not always what clients can reach.
     """
     return f"{context.settings.public_url or ''}/v1/tus/{upload_id}"
-
-
-def _cursor(session: Session) -> str:
-    return base64.urlsafe_b64encode(f"{session.created_at.isoformat()} {session.id}".encode()).decode()
-
-
-def _place(cursor: str) -> tuple[datetime, UUID]:
-    try:
-        moment, _, last = base64.urlsafe_b64decode(cursor).decode().partition(" ")
-        began = datetime.fromisoformat(moment)
-        if began.tzinfo is None:
-            raise ValueError("no cursor of ours")  # noqa: TRY301 # one sentence for all that is none
-        return began, UUID(last)
-    except ValueError as error:
-        raise CursorInvalid("The cursor is not one of this list. Begin without one.") from error
 
 
 def _json(body: object) -> Response:
