@@ -5,7 +5,7 @@ UV := .tools/bin/uv
 RUN := .venv/bin/
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench conformance sbom audit docs clean
+.PHONY: help serve test faults check format bench conformance sbom audit docs clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -16,6 +16,9 @@ serve: .venv/.service ## Start Tintype on http://127.0.0.1:8000, with everything
 test: .venv/.all ## Install what the tests need and run them
 	@bash tests/system-packages.sh
 	$(RUN)pytest -n 2 --dist loadgroup
+
+faults: .venv/.all ## Kill Tintype at random during a thousand uploads, and see who hears of them; a few minutes
+	FAULT_UPLOADS=1000 $(RUN)pytest -q -s tests/journeys/test_notifications.py -k whoever_is_killed
 
 check: .venv/.all ## Format, lint, types, and the floors of the architecture
 	$(RUN)ruff format --check

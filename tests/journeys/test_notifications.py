@@ -1,22 +1,25 @@
 """People and systems hear of uploads: asked, told once, and followed; also when processes are killed."""
 
 import json
+import os
+import random
 import re
 import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 
 from mail_server import MailServer
 from pictures import picture
-from receiver import Receiver
+from receiver import Call, Receiver, Reply, confirming
 from service import Service
 
 CRASHING = str(Path(__file__).parent.parent / "crashing.py")
@@ -90,37 +93,35 @@ def test_subscribe_to_png_by_mail_confirm_and_be_told_of_the_png_alone(
         assert len(mail_server.mails) == 2
 
 
-def test_a_laptop_shows_its_mails_in_the_browser(serve: Callable[..., Service]) -> None:
-    service = serve()
-    with service.client() as client:
-        assert "No mails yet" in client.get("/mail").text
-        subscribe(client, channel="email", address="ada@example.org")
-        wait_until(lambda: "ada@example.org" in client.get("/mail").text)
-        (name,) = re.findall(r'href="/mail/([^"]+)"', client.get("/mail").text)
+def test_a_laptop_shows_its_mails_in_the_browser(client: httpx.Client) -> None:
+    address = f"{uuid4().hex}@example.org"
+    subscribe(client, channel="email", address=address)
+    wait_until(lambda: address in client.get("/mail").text)
+    (name,) = re.findall(rf'href="/mail/([^"]+)">(?:(?!</a>).)*{address}', client.get("/mail").text)
 
-        page = client.get(f"/mail/{name}")
+    page = client.get(f"/mail/{name}")
 
-        assert "Please confirm your subscription" in page.text
-        assert 'sandbox="allow-popups allow-popups-to-escape-sandbox"' in page.text
-        assert page.headers["content-security-policy"].startswith("default-src 'none'")
-        for stranger in ("nothing.eml", "..%2Flink-secret", "%2e%2e"):
-            assert client.get(f"/mail/{stranger}").status_code == 404
+    assert "Please confirm your subscription" in page.text
+    assert 'sandbox="allow-popups allow-popups-to-escape-sandbox"' in page.text
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    for stranger in ("nothing.eml", "..%2Flink-secret", "%2e%2e"):
+        assert client.get(f"/mail/{stranger}").status_code == 404
 
 
-def test_the_log_is_read_by_position(serve: Callable[..., Service]) -> None:
-    service = serve()
-    with service.client() as client:
-        first = upload(client, "a.png", picture(seed=910))
-        client.patch(first["urls"]["self"], json={"tags": ["x"]})
-        client.delete(first["urls"]["self"])
-        upload(client, "b.png", picture(seed=911))
+def test_the_log_is_read_by_position(client: httpx.Client) -> None:
+    kinds = ["image.uploaded", "image.updated", "image.deleted"]  # checks have events of their own
+    begin = whole_log(client)[-1:] or [{"position": 0}]
+    after = begin[0]["position"]
+    first = upload(client, f"{uuid4()}.png", picture(seed=910))
+    client.patch(first["urls"]["self"], json={"tags": ["x"]})
+    client.delete(first["urls"]["self"])
+    upload(client, "b.png", picture(seed=911))
 
-        kinds = ["image.uploaded", "image.updated", "image.deleted"]  # checks have events of their own
-        everything = client.get("/v1/events", params={"kind": kinds}).json()
-        page = client.get("/v1/events", params={"kind": kinds, "limit": 2}).json()
-        rest = client.get("/v1/events", params={"kind": kinds, "after": page["position"]}).json()
-        deleted = client.get("/v1/events", params={"kind": "image.deleted"}).json()
+    def read(**wanted: object) -> dict[str, Any]:
+        return client.get("/v1/events", params={"after": after, "kind": kinds, **wanted}).json()
 
+    everything, page, deleted = read(), read(limit=2), read(kind="image.deleted")
+    rest = read(after=page["position"])
     assert [event["type"] for event in everything["data"]] == [
         "image.uploaded",
         "image.updated",
@@ -214,6 +215,29 @@ DEATHS = [
     "after-delivery:3",
     "never",
 ]
+LONG = int(os.environ.get("FAULT_UPLOADS", "0"))
+"""`make faults`: go on, killing at random, until so many images were uploaded."""
+POINTS = ["after-delivery", "before-fan-out-commit", "after-publish", "after-commit", "never"]
+
+
+def deaths(uploader: "Uploader") -> Iterator[str]:
+    yield from DEATHS
+    dice = random.Random(LONG)
+    while len(uploader.kept) < LONG:
+        yield f"{dice.choice(POINTS)}:{dice.randint(1, 60)}"
+
+
+class Moody:
+    """A receiver that agrees, and takes some messages only when they come again."""
+
+    def __init__(self) -> None:
+        self._refused: set[tuple[str, str]] = set()
+
+    def answer(self, call: Call) -> Reply:
+        if call.id.endswith("00") and (call.path, call.id) not in self._refused:
+            self._refused.add((call.path, call.id))
+            return Reply(503)
+        return confirming(call)
 
 
 class Uploader:
@@ -242,6 +266,15 @@ class Uploader:
             client.patch(image["urls"]["self"], json={"tags": ["x"]})
 
 
+def whole_log(client: httpx.Client) -> list[dict[str, Any]]:
+    log: list[dict[str, Any]] = []
+    page: dict[str, Any] = {"position": 0, "has_more": True}
+    while page["has_more"]:
+        page = client.get("/v1/events", params={"limit": 500, "after": page["position"]}).json()
+        log += page["data"]
+    return log
+
+
 def heard(receiver: Receiver, path: str) -> dict[str, list[int]]:
     """The versions that were told of each image, in their order; a repeated event counts once."""
     told: dict[str, dict[str, Any]] = defaultdict(dict)
@@ -262,7 +295,8 @@ def test_whoever_is_killed_every_subscriber_hears_of_every_event_under_one_id_in
         "TINTYPE_WEBHOOKS__LEASE_SECONDS": "0.5",
     }
     service, uploader = Service(tmp_path / "data", environment), Uploader()
-    for number, death in enumerate(DEATHS):
+    receiver.answer = Moody().answer
+    for number, death in enumerate(deaths(uploader)):
         service.command = [sys.executable, CRASHING, death, "serve", "--port", "0"]
         service.start()
         if number == 0:
@@ -271,28 +305,29 @@ def test_whoever_is_killed_every_subscriber_hears_of_every_event_under_one_id_in
                 subscribe(client, channel="webhook", address=receiver.url, kinds=[])
                 wait_until(lambda: len(receiver.of("subscription.verification")) == 2)
                 wait_until(lambda: len(client.get(f"/v1/events?{AGREED}").json()["data"]) == 2)
-        uploader.go_on(service, 1.0)
+        uploader.go_on(service, 3 if LONG else 1)
         service.kill()
     service.command = Service(tmp_path).command
     service.start()
     try:
         with service.client() as client:
-            log = client.get("/v1/events", params={"limit": 500}).json()
-        assert not log["has_more"]
+            log = whole_log(client)
         committed: dict[str, list[int]] = defaultdict(list)
-        for event in log["data"]:
+        for event in log:
             if event["type"].startswith("image."):
                 committed[event["data"]["id"]].append(event["data"]["version"])
         assert len(uploader.kept) > 10
         assert uploader.kept <= committed.keys()
         pngs = {
             event["data"]["id"]: [1]
-            for event in log["data"]
+            for event in log
             if event["type"] == "image.uploaded" and event["data"]["extension"] == "png"
         }
-        wait_until(lambda: heard(receiver, "/hook") == committed)
+        told = f"{len(uploader.kept)} images, {len(log)} events, {len(receiver.calls)} calls"
+        print(f"{told}, {number + 1} deaths")  # noqa: T201 - for whoever runs it for long
+        wait_until(lambda: heard(receiver, "/hook") == committed, 120)
         wait_until(lambda: heard(receiver, "/hook/png") == pngs)
-        ids = {event["id"] for event in log["data"]}
+        ids = {event["id"] for event in log}
         assert {call.id for call in receiver.calls if call.told["type"].startswith("image.")} <= ids
     finally:
         service.stop()
