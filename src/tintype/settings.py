@@ -174,6 +174,20 @@ class TrashSettings(BaseModel):
     every_seconds: float = Field(default=3_600, gt=0, description="How often this is looked after.")
 
 
+class RetentionSettings(BaseModel):
+    """How long the database keeps what is done with."""
+
+    events_days: float = Field(
+        default=90,
+        gt=0,
+        description="Events older than this leave the log once they are published, delivered and in the "
+        "journal; each owner's last one stays. Who reads from before begins with the oldest kept.",
+    )
+    idempotency_days: float = Field(
+        default=7, gt=0, description="So long a request is answered again by its `Idempotency-Key`."
+    )
+
+
 class EventsSettings(BaseModel):
     """Where committed events are published."""
 
@@ -495,7 +509,19 @@ class Settings(BaseSettings):
     link_ttl_seconds: int = Field(
         default=3600, gt=0, description="How long a link lives unless asked otherwise."
     )
+    linger_seconds: float = Field(
+        default=0,
+        ge=0,
+        description="After SIGTERM the service goes on for so long, while `/readyz` answers 503: until a "
+        "balancer has seen that and sends nothing more.",
+    )
     drain_seconds: float = Field(default=8, ge=0, description="How long requests in flight may take to end.")
+    keep_alive_seconds: int = Field(
+        default=75,
+        ge=1,
+        description="How long an idle connection is kept. Longer than a balancer's idle timeout, which is "
+        "60 s at AWS: it would send requests into closed connections otherwise.",
+    )
     malloc_threshold_bytes: int = Field(
         default=32 * MiB,
         ge=0,
@@ -510,6 +536,7 @@ class Settings(BaseSettings):
     consistency: ConsistencySettings = Field(default=ConsistencySettings())
     journal: JournalSettings = Field(default=JournalSettings())
     trash: TrashSettings = Field(default=TrashSettings())
+    retention: RetentionSettings = Field(default=RetentionSettings())
     imaging: ImagingSettings = Field(default=ImagingSettings())
     limits: LimitsSettings = Field(default=LimitsSettings())
     identity: IdentitySettings = Field(default=IdentitySettings())

@@ -23,6 +23,7 @@ from tintype.consistency.journal import Journal
 from tintype.consistency.purge import Purge
 from tintype.consistency.rebuild import Rebuild
 from tintype.consistency.repair import Repairer
+from tintype.consistency.retention import Retention
 from tintype.consistency.runs import Runs
 from tintype.consistency.upkeep import Upkeep
 from tintype.identity.doorkeeper import Doorkeeper
@@ -301,7 +302,8 @@ def _upkeep(
     runs = _runs(settings, database, objects, spool_dir, sessions.sweep)
     function = settings.consistency.function
     invoke = None if function is None else Function(function, settings.objects.region).check
-    return Upkeep(runs, metrics, sessions.sweep, invoke)
+    retention = Retention(database, objects, settings.retention)
+    return Upkeep(runs, metrics, sessions.sweep, retention.round, invoke)
 
 
 def _doorkeeper(settings: Settings, keyring: Keyring, tokens: Tokens) -> Doorkeeper | None:

@@ -297,6 +297,12 @@ async def was_deleted(objects: Objects, image_id: UUID) -> bool:
     return await markers.find(objects, image_id) is not None
 
 
+async def words_about(objects: Objects, wanted: frozenset[UUID], spool: Path) -> dict[UUID, Word]:
+    """Return what the journal says of images, in one pass, whatever their number."""
+    async with opened(objects, spool) as kept:
+        return await asyncio.to_thread(_words_about, kept.path, wanted)
+
+
 async def image_in_bucket(objects: Objects, image_id: UUID, spool: Path) -> Image | None:
     """Return an image as the bucket alone knows it; None without its object, or with an unreadable one."""
     return (await images_in_bucket(objects, [image_id], spool)).get(image_id)
@@ -309,8 +315,7 @@ async def images_in_bucket(objects: Objects, wanted: Collection[UUID], spool: Pa
     with one that does not describe itself, are not among them. EXIF is what the journal has of it.
     """
     found: dict[UUID, Image] = {}
-    async with opened(objects, spool) as kept:
-        said = await asyncio.to_thread(_words_about, kept.path, frozenset(wanted))
+    said = await words_about(objects, frozenset(wanted), spool)
     for image_id in wanted:
         info = await objects.head(original_key(image_id))
         if info is None:

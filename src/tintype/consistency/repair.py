@@ -18,8 +18,10 @@ from tintype.catalogue.database import EVERY_OWNER, Database, Tx
 from tintype.catalogue.locks import alone_with
 from tintype.catalogue.quarantined import Held
 from tintype.catalogue.rows import image_of_snapshot
-from tintype.consistency import journal, markers
+from tintype.consistency import markers
 from tintype.consistency.check import fingerprint, strangeness
+from tintype.consistency.described import image_of_object
+from tintype.consistency.recall import Recall
 from tintype.model.check import Order
 from tintype.model.checkpoint import checkpoint
 from tintype.model.event import Kind
@@ -63,7 +65,7 @@ class Repairer:
     sweep: Callable[[], Awaitable[object]] | None
     """Ends uploads whose time is over; None: that is left to the service."""
 
-    async def settle(self, finding: Finding, order: Order) -> None:
+    async def settle(self, finding: Finding, order: Order, recall: Recall) -> None:
         """Look again at an open finding, and do what it needs. Raises `StorageUnavailable`."""
         subject = finding.image_id or uuid5(_NAMESPACE, finding.key)
         async with alone_with(self.database, subject) as alone:
@@ -74,7 +76,7 @@ class Repairer:
             if current is None or current.state is not FindingState.OPEN:
                 return
             try:
-                plan = await self._plan(finding, order)
+                plan = await self._plan(finding, order, recall)
                 if order.dry_run:
                     await self._annotate(finding, f"A repair would: {plan.action}. {plan.note}")
                     return
@@ -86,7 +88,7 @@ class Repairer:
                 else:
                     await self._annotate(finding, f"A repair would skip this. {skip}")
 
-    async def _plan(self, finding: Finding, order: Order) -> Plan:
+    async def _plan(self, finding: Finding, order: Order, recall: Recall) -> Plan:
         image_id = finding.image_id
         planners = {
             Drift.ROW_WITHOUT_OBJECT: self._missing,
@@ -96,14 +98,14 @@ class Repairer:
             Drift.DELETED_BYTES_REMAIN: self._deleted,
         }
         if image_id is not None and finding.kind is Drift.OBJECT_WITHOUT_ROW:
-            return await self._orphan(finding, image_id, order)
+            return await self._orphan(finding, image_id, order, recall)
         if image_id is not None and finding.kind in planners:
             return await planners[finding.kind](finding, image_id)
         return await self._aside(finding)
 
     # Objects without a row
 
-    async def _orphan(self, finding: Finding, image_id: UUID, order: Order) -> Plan:
+    async def _orphan(self, finding: Finding, image_id: UUID, order: Order, recall: Recall) -> Plan:
         info = await self._present(finding.key)
         if await self._standing(image_id) is not None:
             raise Skip("There is a row for this object by now.")
@@ -117,13 +119,11 @@ class Repairer:
                 "It was deleted for good before.",
                 lambda: self._delete_orphan(finding, image_id),
             )
-        image = await self._as_told(image_id, info)
+        image = await self._as_told(image_id, info, await recall.image(finding.id, image_id, info))
         if image is None and order.adopting:
-            image = await journal.image_in_bucket(self.objects, image_id, self.spool)
-            if image is not None and marker is not None and marker.version >= image.version:
-                image = replace(
-                    image, state=State.DELETED, deleted_at=marker.deleted_at, version=marker.version
-                )
+            image = image_of_object(info)
+        if image is not None and marker is not None and marker.version >= image.version:
+            image = replace(image, state=State.DELETED, deleted_at=marker.deleted_at, version=marker.version)
         if image is None:
             return Plan(
                 Settlement.QUARANTINED,
@@ -139,18 +139,23 @@ class Repairer:
             lambda: self._adopt(finding, replace(image, etag=info.etag)),
         )
 
-    async def _as_told(self, image_id: UUID, info: ObjectInfo) -> Image | None:
-        """Return the image as the log of events has it last: it was acknowledged if there is any event."""
+    async def _as_told(self, image_id: UUID, info: ObjectInfo, kept: Image | None) -> Image | None:
+        """Return the image as the log of events has it last, or else the journal, where the log goes on.
+
+        It was acknowledged if either knows it.
+        """
         async with self.database.reading(EVERY_OWNER) as tx:
             history = await mending.told(tx, image_id)
-        if not history:
+        if history:
+            _, payload = history[-1]
+            image = image_of_snapshot({**payload, "etag": info.etag})
+            if kept is not None:  # only the journal has what events do not tell
+                facts = replace(image.facts, exif=kept.facts.exif, location=kept.facts.location)
+                image = replace(image, facts=facts)
+        elif kept is not None:
+            image = kept
+        else:
             return None
-        _, payload = history[-1]
-        image = image_of_snapshot({**payload, "etag": info.etag})
-        kept = await journal.image_in_bucket(self.objects, image_id, self.spool)
-        if kept is not None:  # only the journal has what events do not tell
-            facts = replace(image.facts, exif=kept.facts.exif, location=kept.facts.location)
-            image = replace(image, facts=facts)
         if image.state is State.DELETED:
             return image
         return replace(image, state=State.READY)

@@ -14,6 +14,7 @@ from tintype.catalogue.database import EVERY_OWNER, Database, Tx
 from tintype.consistency import pair
 from tintype.consistency.check import Checker, Step, parts_of
 from tintype.consistency.inventory import Inventories
+from tintype.consistency.recall import Recall
 from tintype.consistency.repair import Repairer
 from tintype.consistency.undo import Undoer
 from tintype.model.check import Order, Run, RunState, Task, run_payload
@@ -27,7 +28,7 @@ from tintype.model.errors import (
     WrongPair,
 )
 from tintype.model.event import Kind
-from tintype.model.finding import Finding, FindingState
+from tintype.model.finding import Drift, Finding, FindingState
 from tintype.model.ids import began_at
 from tintype.objects.store import Objects
 from tintype.settings import ConsistencySettings
@@ -40,6 +41,8 @@ FEW = 20
 """Removals that are never too many, however small the store."""
 RESTORED_AFTER = timedelta(hours=1)
 PAGE = 1_000
+RECALLED = 5_000
+"""Images without a row that one pass through the journal looks for."""
 AT_ONCE = 3
 """Findings that one worker settles at the same time; each holds up to two connections of the pool."""
 
@@ -217,8 +220,17 @@ class Runs:
                     await self._announce(tx, run.id)
             return
 
+        async def following(finding_id: UUID) -> list[UUID]:
+            async with self.database.reading(EVERY_OWNER) as tx:
+                others = await findings.page(
+                    tx, run.id, finding_id, RECALLED, kind=Drift.OBJECT_WITHOUT_ROW, state=FindingState.OPEN
+                )
+            return [each.image_id for each in others if each.image_id]
+
+        recall = Recall(self.objects, self.repairer.spool, following)
+
         async def settle(finding: Finding) -> None:
-            await self.repairer.settle(finding, run.order)
+            await self.repairer.settle(finding, run.order, recall)
 
         await self._work_findings(part, FindingState.OPEN, settle, deadline, selected)
 

@@ -33,6 +33,8 @@ class Upkeep:
     metrics: Metrics
     sweep: Callable[[], Awaitable[object]]
     """Ends uploads whose time is over, and takes in those whose bytes came late."""
+    forget: Callable[[], Awaitable[object]]
+    """Removes from the catalogue what it need not keep any longer."""
     invoke: Invoke | None = None
     """None: this process works on runs itself."""
     _working: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
@@ -70,6 +72,7 @@ class Upkeep:
         """
         await self.sweep()
         await self._nudge_events()
+        await self.forget()
         if self.invoke is None:
             await self._let_go()
             await self._resume()
