@@ -48,6 +48,8 @@ log_file = $folder/log/\$name.log
 pid_file = $folder/run/\$name.pid
 rgw_data = $folder/rgw
 rgw_dns_name = localhost
+rgw_sts_key = sixteen-letters!
+rgw_s3_auth_use_sts = true
 ms_bind_ipv6 = false
 ${unpacked:-}
 END

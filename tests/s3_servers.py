@@ -1,15 +1,16 @@
 """Whole S3 servers for the tests: moto, which is lax, and Ceph's radosgw, which is strict, where it is."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import boto3
@@ -29,6 +30,8 @@ class S3Server:
     """An S3 server with one account."""
 
     url: str
+    configuration: Path | None = None
+    """Of Ceph."""
 
     def client(self) -> "S3Client":
         return boto3.client(
@@ -38,6 +41,27 @@ class S3Server:
             aws_access_key_id=KEY,
             aws_secret_access_key=KEY,
         )
+
+    def assume_role(self, statements: Sequence[Mapping[str, object]]) -> dict[str, Any]:
+        """Make a role that may do this, and return the credentials of a session of it. For radosgw alone."""
+        name = f"role-{uuid4()}"
+        trusting = {"Principal": {"AWS": ["arn:aws:iam:::user/test"]}, "Action": ["sts:AssumeRole"]}
+        trust, allowed = _policy([{"Effect": "Allow", **trusting}]), _policy(statements)
+        # Its own API for this reads no body, in which boto3 sends everything.
+        admin = ["radosgw-admin", "-c", str(self.configuration), "-n", "client.rgw"]
+        create = ["role", "create", "--role-name", name, "--assume-role-policy-doc", trust]
+        allow = ["role-policy", "put", "--role-name", name, "--policy-name", "all", "--policy-doc", allowed]
+        for command in (create, allow):
+            subprocess.run([*admin, *command], check=True, capture_output=True)
+        sts = boto3.client(
+            "sts",
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            aws_access_key_id=KEY,
+            aws_secret_access_key=KEY,
+        )
+        role = f"arn:aws:iam:::role/{name}"
+        return sts.assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
 
     def new_bucket(self) -> ObjectsSettings:
         """Make a bucket, and return the settings that name it."""
@@ -64,11 +88,15 @@ def radosgw_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     port = _free_ports(3)
     try:
         subprocess.run([SCRIPT, folder, str(port)], check=True, timeout=150)
-        yield S3Server(f"http://127.0.0.1:{port}")
+        yield S3Server(f"http://127.0.0.1:{port}", folder / "ceph.conf")
     finally:
         for pid_file in (folder / "run").glob("*.pid"):
             with contextlib.suppress(ProcessLookupError, ValueError):
                 os.kill(int(pid_file.read_text()), signal.SIGKILL)
+
+
+def _policy(statements: Sequence[Mapping[str, object]]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": statements})
 
 
 def _free_ports(count: int) -> int:

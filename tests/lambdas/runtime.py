@@ -10,17 +10,20 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar, Self
 from uuid import uuid4
 
+import psutil
+
 SECONDS = 60
 
 
 class LambdaFailed(Exception):
-    """The function raised, or its process could not begin."""
+    """The function raised, or its process ended."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,14 @@ class Invocation:
 
 @dataclass
 class Function:
-    """One function, whose process lives from its first invocation on."""
+    """One function, whose process lives until it ends itself; the next invocation begins another one then."""
 
     handler: str
     environment: dict[str, str]
     folder: Path
+    command: Sequence[str] = (sys.executable, "-m", "awslambdaric")
+    seconds: int = SECONDS
+    """What an invocation is told that it may take."""
     _invocations: "queue.Queue[tuple[str, Any]]" = field(default_factory=queue.Queue)
     _answers: "queue.Queue[tuple[str, bytes]]" = field(default_factory=queue.Queue)
 
@@ -57,11 +63,8 @@ class Function:
             "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
             "AWS_REGION": "us-east-1",
         }
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "awslambdaric", self.handler],
-            cwd=self.folder,
-            env=inherited | told | self.environment,
-        )
+        self._environment = inherited | told | self.environment
+        self._start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -73,10 +76,31 @@ class Function:
     def invoke(self, event: object) -> Any:  # noqa: ANN401 # JSON
         """Return what the handler returns for an event."""
         self._invocations.put((str(uuid4()), event))
-        kind, body = self._answers.get(timeout=SECONDS)
+        ends = time.monotonic() + SECONDS
+        while True:
+            try:
+                kind, body = self._answers.get(timeout=0.05)
+                break
+            except queue.Empty:
+                if self._process.poll() is not None:
+                    status = self._process.returncode
+                    self._start()
+                    raise LambdaFailed(f"the function's process ended with {status}") from None
+                if time.monotonic() > ends:
+                    raise
         if kind != "response":
             raise LambdaFailed(body.decode())
         return json.loads(body)
+
+    def resident_bytes(self) -> int:
+        """Return what the function and its children have in memory; what they share counts once for each."""
+        parent = psutil.Process(self._process.pid)
+        return sum(each.memory_info().rss for each in [parent, *parent.children(recursive=True)])
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(
+            [*self.command, self.handler], cwd=self.folder, env=self._environment
+        )
 
 
 class _Server(ThreadingHTTPServer):
@@ -102,7 +126,7 @@ class _Api(BaseHTTPRequestHandler):
         headers = {
             "Content-Type": "application/json",
             "Lambda-Runtime-Aws-Request-Id": request_id,
-            "Lambda-Runtime-Deadline-Ms": str(int((time.time() + SECONDS) * 1000)),
+            "Lambda-Runtime-Deadline-Ms": str(int((time.time() + self.function.seconds) * 1000)),
             "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:us-east-1:123456789012:function:local",
         }
         self._answer(200, json.dumps(event).encode(), headers)

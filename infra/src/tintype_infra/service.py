@@ -30,6 +30,10 @@ DEBIAN = "/aws/service/debian/release/13/latest/amd64"
 
 IDLE_SECONDS = 60
 """The balancer's. The server keeps idle connections longer, or the balancer would send into closed ones."""
+CHECK_SECONDS, CHECK_TIMEOUT_SECONDS, CHECKS_FAILED = 10, 5, 3
+"""How the balancer finds out that an instance is on its way out, or in trouble."""
+LINGER_SECONDS = CHECK_SECONDS * CHECKS_FAILED + CHECK_TIMEOUT_SECONDS
+"""How long a server that is told to end goes on serving: the balancer knows by then."""
 DRAIN_SECONDS = 120
 """What a request in flight gets to end, before the balancer lets go of an instance and systemd stops it."""
 BOOT_MINUTES = 10
@@ -207,10 +211,10 @@ class Service(Construct):
             deregistration_delay=Duration.seconds(DRAIN_SECONDS),
             health_check=elb.HealthCheck(
                 path="/readyz",
-                interval=Duration.seconds(10),
-                timeout=Duration.seconds(5),
+                interval=Duration.seconds(CHECK_SECONDS),
+                timeout=Duration.seconds(CHECK_TIMEOUT_SECONDS),
                 healthy_threshold_count=2,
-                unhealthy_threshold_count=3,
+                unhealthy_threshold_count=CHECKS_FAILED,
                 healthy_http_codes="200",
             ),
         )
@@ -299,6 +303,7 @@ class Service(Construct):
             "TINTYPE_IDENTITY__MODE": "keys",
             "TINTYPE_CONSISTENCY__FUNCTION": functions.consistency.function.function_name,
             "TINTYPE_TRUSTED_PROXIES": json.dumps([network.vpc.vpc_cidr_block]),
+            "TINTYPE_LINGER_SECONDS": str(LINGER_SECONDS),
             "TINTYPE_DRAIN_SECONDS": str(DRAIN_SECONDS - 10),
             "TINTYPE_LOG__FORMAT": "json",
         }

@@ -31,8 +31,14 @@ class Context:
     def of(cls, parts: Parts) -> "Context":
         """Return a context for open parts. Needs a running event loop: the instance begins to look around."""
         instance = Instance.begin()
-        instance.on_drain = parts.bell.ring
-        return cls(parts, instance, readiness_of(parts, instance), Rates.of(parts.settings.limits), Streams())
+        readiness = readiness_of(parts, instance)
+
+        def leaving() -> None:
+            parts.bell.ring()
+            readiness.forget()
+
+        instance.on_drain = leaving
+        return cls(parts, instance, readiness, Rates.of(parts.settings.limits), Streams())
 
     @property
     def settings(self) -> Settings:

@@ -18,8 +18,6 @@ from tintype.server.instance import Instance
 from tintype.settings import Settings
 from tintype.wiring import at_work, open_parts
 
-KEEP_ALIVE_SECONDS = 75
-"""Longer than the idle timeout of a balancer (60 s at AWS), which would answer 502 otherwise."""
 READ_AHEAD_BYTES = 128 * 1024
 """What uvicorn reads of a body before its handler asks for it. With its own 64 KB it stops and starts all
 the time. More saves a little more, and adds memory to each upload."""
@@ -28,14 +26,17 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 async def serve_forever(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM, then let requests in flight end and close every part."""
+    """Serve until SIGINT or SIGTERM, then let requests in flight end and close every part.
+
+    After SIGTERM a balancer is given time to look elsewhere: requests that it still sends are answered.
+    """
     _tune_malloc(settings.malloc_threshold_bytes)
     httptools_impl.HIGH_WATER_LIMIT = READ_AHEAD_BYTES  # pyright: ignore[reportPrivateImportUsage]: read there
     with _listen(settings.host, settings.port) as listener:
         settings = settings.model_copy(update={"port": listener.getsockname()[1]})  # mails lead here
         async with open_parts(settings) as parts, at_work(parts):
             context = Context.of(parts)
-            server = _Server(_config(settings, context), context.instance)
+            server = _Server(_config(settings, context), context.instance, settings.linger_seconds)
             listener.listen(server.config.backlog)  # whoever reads the greeting may connect at once
             _greet(settings, settings.port, parts.objects.location)
             await server.serve(sockets=[listener])
@@ -48,21 +49,27 @@ class CannotListen(Exception):
 class _Server(uvicorn.Server):
     """uvicorn, which would raise the signal again after its end, before the parts are closed."""
 
-    def __init__(self, config: uvicorn.Config, instance: Instance) -> None:
+    def __init__(self, config: uvicorn.Config, instance: Instance, linger_seconds: float) -> None:
         super().__init__(config)
         self._instance = instance
+        self._linger_seconds = linger_seconds
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Begin to drain at the first signal; a second one ends requests in flight."""
+        """Begin to drain at the first signal; each further one makes it quicker."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._drain, number)
         yield
 
     def _drain(self, number: int) -> None:
+        lingering = number == signal.SIGTERM and not self._instance.draining
         self._instance.drain()
-        self.handle_exit(number, None)
+        # From the next tick on every answer ends its connection: at the end none is left that is idle, and
+        # into which a balancer might send a request just then.
+        self.config.encoded_headers.append((b"connection", b"close"))
+        wait = self._linger_seconds if lingering else 0
+        asyncio.get_running_loop().call_later(wait, self.handle_exit, number, None)
 
 
 def _config(settings: Settings, context: Context) -> uvicorn.Config:
@@ -76,7 +83,7 @@ def _config(settings: Settings, context: Context) -> uvicorn.Config:
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
     )
 

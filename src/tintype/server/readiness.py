@@ -69,6 +69,10 @@ class Readiness:
     _reported_at: float = field(default=0.0, init=False)
     _running: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
+    def forget(self) -> None:
+        """Find out anew, however lately somebody asked."""
+        self._report = None
+
     async def report(self) -> Report:
         """Return what was found at most `FRESH_SECONDS` ago."""
         async with self._running:

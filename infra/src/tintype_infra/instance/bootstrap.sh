@@ -54,15 +54,19 @@ say "release $RELEASE"
 id tintype >/dev/null 2>&1 || useradd --system --home-dir /var/lib/tintype --shell /usr/sbin/nologin tintype
 chmod 0640 /etc/tintype/environment
 folder=/opt/tintype/releases/$RELEASE
-bundle=$(mktemp)
-# S3 wants this header even where nothing is sent; older versions of curl leave it out.
-signed s3 "$S3/$BUNDLE_BUCKET/$BUNDLE_KEY" -H 'x-amz-content-sha256: UNSIGNED-PAYLOAD' -o "$bundle"
-rm -rf "$folder.new"
-install -d -m 0755 /opt/tintype/releases "$folder.new"
-tar -xzf "$bundle" -C "$folder.new" --no-same-owner
-rm -f "$bundle"
-rm -rf "$folder"
-mv -T "$folder.new" "$folder"
+if [ ! -d "$folder" ]; then
+    bundle=$(mktemp)
+    # S3 wants this header even where nothing is sent; older versions of curl leave it out.
+    signed s3 "$S3/$BUNDLE_BUCKET/$BUNDLE_KEY" -H 'x-amz-content-sha256: UNSIGNED-PAYLOAD' -o "$bundle"
+    # A release is named by its contents.
+    digest=$(sha256sum "$bundle")
+    [ "${digest:0:16}" = "$RELEASE" ] || { say "the bundle is not release $RELEASE"; exit 1; }
+    rm -rf "$folder.new"
+    install -d -m 0755 /opt/tintype/releases "$folder.new"
+    tar -xzf "$bundle" -C "$folder.new" --no-same-owner
+    rm -f "$bundle"
+    mv -T "$folder.new" "$folder"
+fi
 ln -sfn "$folder" /opt/tintype/current.new
 mv -Tf /opt/tintype/current.new /opt/tintype/current
 install -m 0644 "$folder/tintype.service" /etc/systemd/system/tintype.service
