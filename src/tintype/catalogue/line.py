@@ -33,6 +33,8 @@ class Line:
 
     database: Database
     _connection: Tx | None = None
+    _socket: int = -1
+    """The connection's. libpq forgets it when the server hangs up, and the event loop must be told of it."""
     _prepared: dict[str, bytes] = field(default_factory=dict[str, bytes])
     _results: list[PGresult] = field(default_factory=list["PGresult"])
     _answer: asyncio.Future[None] | None = None
@@ -70,10 +72,9 @@ class Line:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if connection.pgconn.socket >= 0:
-            loop = asyncio.get_running_loop()
-            loop.remove_reader(connection.pgconn.socket)
-            loop.remove_writer(connection.pgconn.socket)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._socket)
+        loop.remove_writer(self._socket)
         connection.pgconn.finish()
 
     async def _connected(self) -> Tx:
@@ -85,8 +86,8 @@ class Line:
                 await connection.execute(_PLANNING)
                 connection.pgconn.enter_pipeline_mode()
             self._prepared.clear()
-            asyncio.get_running_loop().add_reader(connection.pgconn.socket, self._receive, connection.pgconn)
-            self._connection = connection
+            self._connection, self._socket = connection, connection.pgconn.socket
+            asyncio.get_running_loop().add_reader(self._socket, self._receive, connection.pgconn)
         return self._connection
 
     async def _prepare(self, pgconn: PGconn, statement: LiteralString) -> None:
@@ -118,9 +119,9 @@ class Line:
         """Send what the socket takes; a batch may be longer than that."""
         loop = asyncio.get_running_loop()
         if pgconn.flush():
-            loop.add_writer(pgconn.socket, self._flush_rest, pgconn)
+            loop.add_writer(self._socket, self._flush_rest, pgconn)
         else:
-            loop.remove_writer(pgconn.socket)
+            loop.remove_writer(self._socket)
 
     def _flush_rest(self, pgconn: PGconn) -> None:
         try:
