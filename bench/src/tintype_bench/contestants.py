@@ -97,7 +97,7 @@ class Tintype:
         environment |= {} if self.laptop else self._on_aws_parts(around)
         environment |= self.environment
         server = Server(self.name, command, environment, port, folder / f"{self.name}.log")
-        server.wait_until(lambda: _is_ready(server))
+        server.wait_until(lambda: is_ready(server))
         return server
 
     def _on_aws_parts(self, around: Surroundings) -> dict[str, str]:
@@ -117,7 +117,8 @@ class Tintype:
         )
 
 
-def _is_ready(server: Server) -> bool:
+def is_ready(server: Server) -> bool:
+    """Tell whether a Tintype says that it takes uploads."""
     try:
         with urllib.request.urlopen(f"{server.address}/readyz", timeout=5) as answer:  # noqa: S310
             return int(answer.status) == 200  # noqa: PLR2004

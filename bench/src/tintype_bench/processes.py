@@ -116,6 +116,11 @@ class Server:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
+    def kill(self) -> None:
+        """Pull the plug: SIGKILL, after which nothing can be tidied."""
+        self._process.kill()
+        self._process.wait()
+
     def _descendants(self) -> list[psutil.Process]:
         return self._root.children(recursive=True)
 

@@ -47,13 +47,19 @@ class Reply:
 
 
 Handler = Callable[[Request], Reply]
+Keeper = Callable[[Request], bool]
+
+
+def is_short(request: Request) -> bool:
+    """Tell whether a body is kept for the handler, where nothing else decides that."""
+    return request.length <= LARGEST_KEPT_BODY
 
 
 class Connection(asyncio.BufferedProtocol):
     """One client after another request: a head, then a body that is counted and mostly not kept."""
 
-    def __init__(self, handler: Handler) -> None:
-        self._handler = handler
+    def __init__(self, handler: Handler, keeps: Keeper) -> None:
+        self._handler, self._keeps = handler, keeps
         self._head = bytearray()
         self._request: Request | None = None
         self._awaited = 0
@@ -96,7 +102,7 @@ class Connection(asyncio.BufferedProtocol):
         if request.headers.get("expect", "").lower() == "100-continue":
             self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._request, self._awaited = request, request.length
-        self._kept = bytearray() if request.length <= LARGEST_KEPT_BODY else None
+        self._kept = bytearray() if self._keeps(request) else None
         if not self._awaited:
             self._finish()
 
@@ -141,15 +147,15 @@ def _parse(head: bytes) -> Request:
     return Request(method, unquote(parts.path), query, headers, length, b"")
 
 
-def serve(handler: Handler, port: int) -> None:
-    """Answer on loopback until SIGTERM or SIGINT."""
+def serve(handler: Handler, port: int, keeps: Keeper = is_short) -> None:
+    """Answer on loopback until SIGTERM or SIGINT. `keeps` tells of a head whether its body is looked at."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopped.set)
-        server = await loop.create_server(lambda: Connection(handler), "127.0.0.1", port)
+        server = await loop.create_server(lambda: Connection(handler, keeps), "127.0.0.1", port)
         async with server:
             await stopped.wait()
 

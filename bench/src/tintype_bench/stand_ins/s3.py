@@ -1,7 +1,8 @@
 """A stand-in for S3 that keeps what it was told of an object, and throws the bytes away.
 
 Path style only, no signatures are checked. Objects of up to a few kilobytes outside of
-`originals/` keep their bytes: that is where Tintype writes who a bucket belongs to.
+`originals/` keep their bytes: that is where Tintype writes who a bucket belongs to. So do
+the chunks of unfinished uploads, Tintype's and @tus/server's, which are read again.
 """
 
 import itertools
@@ -10,11 +11,13 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from xml.sax.saxutils import escape
 
-from tintype_bench.stand_ins.http import Reply, Request, serve
+from tintype_bench.stand_ins.http import Reply, Request, is_short, serve
 
 XML = {"Content-Type": "application/xml"}
 ECHOED = ("x-amz-meta-", "x-amz-checksum-", "content-type", "content-disposition", "cache-control")
 LARGEST_KEPT_OBJECT = 4096
+CHUNKS = "/incoming/"
+REST_OF_TUS_SERVER = ".part"
 
 
 @dataclass(slots=True)
@@ -53,7 +56,7 @@ class Bucket:
             case "PUT":
                 return self._put_part(request) if "uploadId" in request.query else self._put(request)
             case "HEAD" | "GET":
-                return self._get(request)
+                return self._list_parts(request) if "uploadId" in request.query else self._get(request)
             case "POST":
                 return self._initiate(request) if "uploads" in request.query else self._complete(request)
             case "DELETE":
@@ -66,13 +69,23 @@ class Bucket:
     def _of_bucket(self, request: Request) -> Reply:
         if request.method != "GET":
             return Reply()
-        listing = (
-            "<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
-        )
+        prefix = request.query.get("prefix", "")
+        found = self._chunks(f"{request.path.rstrip('/')}/{prefix}") if prefix.startswith("incoming/") else ""
+        listing = f"<ListBucketResult>{found}<IsTruncated>false</IsTruncated></ListBucketResult>"
         return Reply(headers=XML, body=listing.encode())
+
+    def _chunks(self, path: str) -> str:
+        """Tell of the chunks of an unfinished upload; of other objects nobody asks for a list."""
+        return "".join(
+            f"<Contents><Key>{escape(key.split('/', 2)[2])}</Key><Size>{thing.size}</Size>"
+            f"<ETag>{escape(thing.etag)}</ETag><LastModified>2026-01-01T00:00:00Z</LastModified></Contents>"
+            for key, thing in self._things.items()
+            if key.startswith(path)
+        )
 
     def _put(self, request: Request) -> Reply:
         keep = request.length <= LARGEST_KEPT_OBJECT and "/originals/" not in request.path
+        keep = keep or _is_read_again(request)
         body = request.body if keep else None
         return self._keep(request.path, _size(request), _echoed(request), body)
 
@@ -107,6 +120,17 @@ class Bucket:
         parts.sizes[int(request.query["partNumber"])] = _size(request)
         return Reply(headers={"ETag": self._etag(), **_echoed(request)})
 
+    def _list_parts(self, request: Request) -> Reply:
+        parts = self._uploads.get(request.query["uploadId"])
+        if parts is None:
+            return Reply("404 Not Found", XML, b"<Error><Code>NoSuchUpload</Code></Error>")
+        told = "".join(
+            f'<Part><PartNumber>{number}</PartNumber><ETag>"{number:032x}"</ETag><Size>{size}</Size></Part>'
+            for number, size in sorted(parts.sizes.items())
+        )
+        body = f"<ListPartsResult>{told}<IsTruncated>false</IsTruncated></ListPartsResult>"
+        return Reply(headers=XML, body=body.encode())
+
     def _complete(self, request: Request) -> Reply:
         parts = self._uploads.pop(request.query.get("uploadId", ""), None)
         if parts is None:
@@ -130,5 +154,9 @@ def _xml(root: str, **members: str) -> Reply:
     return Reply(headers=XML, body=f"<{root}>{inner}</{root}>".encode())
 
 
+def _is_read_again(request: Request) -> bool:
+    return CHUNKS in request.path or request.path.endswith(REST_OF_TUS_SERVER)
+
+
 if __name__ == "__main__":
-    serve(Bucket().answer, port=int(sys.argv[1]))
+    serve(Bucket().answer, int(sys.argv[1]), lambda request: is_short(request) or _is_read_again(request))
