@@ -15,7 +15,7 @@ from infra.instance.conftest import Estate
 from pictures import picture
 from tintype_infra.service import AUTHORITIES
 
-pytestmark = [pytest.mark.instance, pytest.mark.xdist_group("instance")]
+pytestmark = [pytest.mark.instance, pytest.mark.xdist_group("instance"), pytest.mark.timeout(900)]
 
 
 def broken(bundle: Path) -> bytes:
