@@ -30,11 +30,13 @@ async def fan_out(db: Database) -> bool:
             if after is None:
                 return True
             batch = await events.settled(tx, after, BATCH)
-            if not batch:
+            if batch:
+                after = batch[-1].position
+                await deliveries.add(tx, await _wanted(tx, batch))
+                await deliveries.advance(tx, after)
+                checkpoint("before-fan-out-commit")
+            if len(batch) < BATCH:
                 return await events.newest(tx) > after
-            await deliveries.add(tx, await _wanted(tx, batch))
-            await deliveries.advance(tx, batch[-1].position)
-            checkpoint("before-fan-out-commit")
 
 
 async def run_errands(db: Database) -> None:
