@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import importlib
+import importlib.util
 import ipaddress
 import json
 import re
@@ -25,7 +27,7 @@ from tintype.consistency.rebuild import LOST, Report
 from tintype.consistency.runs import summary_of
 from tintype.identity.keys import Keyring
 from tintype.model.api_key import ApiKey
-from tintype.model.check import MANIFEST, Mode, Order, Run, RunState, run_payload
+from tintype.model.check import MANIFEST, Mode, Order, Run, RunState, Task, run_payload
 from tintype.model.errors import TintypeError
 from tintype.model.finding import Finding
 from tintype.model.identity import Scope, owner_of, scopes_of
@@ -83,6 +85,19 @@ def migrate_database() -> None:
     configure_logs(settings.log)
     for step in _run(migrate(settings.database.url.get_secret_value())):
         typer.echo(f"applied {step}")
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
+def deploy(context: typer.Context) -> None:
+    """Put Tintype on AWS: --stage NAME [--diff | --destroy | --bootstrap] [--yes]; see docs/aws.md."""
+    if importlib.util.find_spec("tintype_infra") is None:
+        _fail(
+            "The infrastructure is not installed here. In a checkout of Tintype, `make deploy STAGE=name` "
+            "installs it and deploys; docs/aws.md begins at an empty account."
+        )
+    raise typer.Exit(importlib.import_module("tintype_infra.deploy").main(context.args))
 
 
 @keys.command(name="create")
@@ -247,10 +262,12 @@ def check(
         typer.echo(orjson.dumps({**run_payload(run), "list": shown}))
     else:
         for each in found[:SHOWN]:
-            typer.echo(f"{each.kind}  {each.key}  {each.state}  {each.note or ''}".rstrip())
+            typer.echo(f"{each.kind}  {each.key}  {each.state}  {each.note or _sides(each)}".rstrip())
         if len(found) > SHOWN:
             typer.echo(f"… and {len(found) - SHOWN} more: --json prints all of them")
         typer.echo(f"{summary_of(run)} (run {run.id})")
+        for hint in _hints(run):
+            typer.echo(hint)
     raise typer.Exit(_status(run, undo))
 
 
@@ -372,6 +389,26 @@ async def _check(settings: Settings, order: Order, undo: UUID | None) -> tuple[R
                 bar.update(task, total=run.counts.parts, completed=run.counts.parts_done, description=told)
         await working
         return await runs.find(run.id), await runs.findings(run.id)
+
+
+def _sides(finding: Finding) -> str:
+    """Return what the sides of a difference say, where both say something."""
+    stored, row = finding.details.get("object"), finding.details.get("row")
+    if not stored or not row:
+        return str(finding.details.get("reason", ""))
+    if stored["bytes"] == row["bytes"]:
+        return f"{row['bytes']:,} bytes on both sides, but another ETag"
+    return f"{stored['bytes']:,} bytes in the store, {row['bytes']:,} by the row"
+
+
+def _hints(run: Run) -> list[str]:
+    """Return what may be done next."""
+    hints: list[str] = []
+    if run.state is RunState.COMPLETE and run.states.get("open") and run.task is not Task.UNDO:
+        hints.append("`tintype check --repair` repairs what it finds; --dry-run says how.")
+    if run.states.get("repaired") and run.task is not Task.UNDO:
+        hints.append(f"`tintype check --undo {run.id}` takes the repair back.")
+    return hints
 
 
 def _status(run: Run, undo: UUID | None) -> int:

@@ -180,7 +180,7 @@ async def test_a_dry_run_says_what_it_would_do_and_does_nothing(world: World) ->
 
     (finding,) = await world.findings(run)
     assert finding.state is FindingState.OPEN
-    assert finding.note == "A repair would: marked_missing. The bytes are lost."
+    assert finding.note == "A repair would mark the image as missing. The bytes are lost."
     assert await state_of(world, image.id) == "ready"
 
 

@@ -154,9 +154,10 @@ def test_the_command_line_ends_with_0_when_clean_and_with_3_when_something_is_le
     assert "The check of 1 object and 1 row found nothing." in clean.stdout
 
     file_of(service, image["id"]).unlink()
+    assert check("--inventory", "s3://nowhere").returncode == 1
     planned = check("--full", "--dry-run")
     assert planned.returncode == 3
-    assert "would: marked_missing" in planned.stdout
+    assert "would mark the image as missing" in planned.stdout
     repaired = check("--repair", "--json")
     assert repaired.returncode == 0
     told = json.loads(repaired.stdout)

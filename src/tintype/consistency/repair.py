@@ -40,6 +40,22 @@ _NAMESPACE = UUID("7b1f0f5e-6f0e-5c47-9a56-0b6f6d0a51c3")
 """For locks on what is no image."""
 
 
+_WOULD = {
+    Settlement.ADOPTED: "make its row anew",
+    Settlement.DELETED: "delete it",
+    Settlement.MARKED_CORRUPT: "mark the image as corrupt and put the bytes into quarantine",
+    Settlement.MARKED_MISSING: "mark the image as missing",
+    Settlement.MENDED: "correct the row",
+    Settlement.NUDGED: "offer it again",
+    Settlement.QUARANTINED: "put it into quarantine",
+    Settlement.RECOUNTED: "count anew",
+    Settlement.RECOVERED: "bring the image back",
+    Settlement.REFRESHED: "give the row the new ETag",
+    Settlement.RESTAMPED: "write the metadata anew",
+    Settlement.SWEPT: "end it",
+}
+
+
 class Skip(Exception):
     """The finding is no longer true, or nothing can be done about it; the sentence says which."""
 
@@ -78,7 +94,7 @@ class Repairer:
             try:
                 plan = await self._plan(finding, order, recall)
                 if order.dry_run:
-                    await self._annotate(finding, f"A repair would: {plan.action}. {plan.note}")
+                    await self._annotate(finding, f"A repair would {_WOULD[plan.action]}. {plan.note}")
                     return
                 checkpoint("before-repair")
                 await plan.act()
@@ -585,6 +601,8 @@ class Repairer:
             await quarantined.mark(tx, held.id, "held")
             if action is not None:
                 note = f"The bytes are held for {self.settings.quarantine_days:g} days."
+                if action is Settlement.MARKED_CORRUPT:
+                    note = f"The image is marked as corrupt; its owner is told. {note}"
                 await findings.settle(tx, finding, action, note, before)
             await self.objects.delete(info.key)
             checkpoint("after-quarantine-delete")

@@ -370,13 +370,14 @@ def summary_of(run: Run) -> str:
     """Return how a run ended, in a sentence."""
     looked = f"{_number(run.counts.objects, 'object')} and {_number(run.counts.rows, 'row')}"
     fates = ", ".join(f"{count} {state}" for state, count in sorted(run.states.items()))
+    aside = f" {_number(run.counts.foreign, 'foreign key')} left alone." if run.counts.foreign else ""
     match run.state:
         case RunState.COMPLETE if not run.findings:
-            return f"The check of {looked} found nothing."
+            return f"The check of {looked} found nothing.{aside}"
         case RunState.COMPLETE if run.task is Task.UNDO:
             return f"What was repaired has been taken back where that was possible: {fates}."
         case RunState.COMPLETE | RunState.RUNNING:
-            return f"The check of {looked} found {_number(run.findings, 'difference')}: {fates}."
+            return f"The check of {looked} found {_number(run.findings, 'difference')}: {fates}.{aside}"
         case RunState.STOPPED:
             return f"The repair stopped before it changed anything. {run.reason}"
         case RunState.FAILED:
