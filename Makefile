@@ -5,7 +5,7 @@ UV := .tools/bin/uv
 RUN := .venv/bin/
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test faults endurance check format bench conformance sbom audit docs bundle synth deploy bundle synth instance clean
+.PHONY: help serve test faults endurance check format bench conformance sbom audit docs bundle synth deploy instance clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -49,20 +49,14 @@ sbom: .venv/.all ## List what Tintype is made of, C libraries included, in dist/
 audit: .venv/.all ## Look for known weaknesses in what the lock file names; fails when it cannot look
 	$(RUN)python tools/audit.py $(UV)
 
-bundle: .venv/.all ## Build the release for AWS in infra/build; AUTHORITIES names RDS's, for lack of a network
-	$(RUN)python -m tintype_infra.build $(if $(AUTHORITIES),--authorities $(AUTHORITIES))
-
-synth: .venv/.all ## Write the templates of infra/stages.toml (or TINTYPE_STAGES) to infra/cdk.out, and check them
-	CDK_OUTDIR=$(CURDIR)/infra/cdk.out $(RUN)python -m tintype_infra.app
-
 instance: .venv/.all ## Boot a Debian as an instance boots; needs root, debootstrap, systemd-nspawn and radosgw
 	$(RUN)pytest -m instance -s tests/infra/instance
 
 docs: .venv/.all ## Make the generated pages of docs/ anew
 	$(RUN)python -m tintype.server.docs docs
 
-bundle: .venv/.all ## Build the release that is deployed, in infra/build
-	$(RUN)python -m tintype_infra.build
+bundle: .venv/.all ## Build the release that is deployed, in infra/build; AUTHORITIES=file of RDS's, else fetched
+	$(RUN)python -m tintype_infra.build $(if $(AUTHORITIES),--authorities $(AUTHORITIES))
 
 synth: .venv/.all infra/node_modules/.installed ## Write the templates of what stages.toml says, checked by AWS's rules and cfn-lint
 	cd infra && PATH=$(CURDIR)/.venv/bin:$$PATH $(NODE) node_modules/aws-cdk/bin/cdk synth --quiet

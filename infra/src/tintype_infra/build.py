@@ -25,6 +25,7 @@ AUTHORITIES_URL = "https://truststore.pki.rds.amazonaws.com/global/global-bundle
 """Amazon RDS User Guide, "Using SSL/TLS to encrypt a connection to a DB instance"."""
 UNPACKED_LIMIT = 250 * 1024 * 1024
 """AWS Lambda Developer Guide, "Lambda quotas": deployment package, unzipped, layers included."""
+INSTANCE_FILES = ("ship_logs.py", "tintype-logs.service", "tintype.service")
 EPOCH = (2020, 1, 1, 0, 0, 0)
 """The time of every packed file: the same sources make the same bytes."""
 
@@ -138,7 +139,8 @@ def _bundle(site: Path, bundle: Path) -> None:
         for name, path in _files(site):
             _add(archive, f"site/{name}", path.read_bytes())
         instance = resources.files("tintype_infra").joinpath("instance")
-        _add(archive, "tintype.service", instance.joinpath("tintype.service").read_bytes())
+        for name in INSTANCE_FILES:
+            _add(archive, name, instance.joinpath(name).read_bytes())
 
 
 def _gzip(raw: io.BufferedWriter) -> gzip.GzipFile:

@@ -1,5 +1,6 @@
 """A machine, and the AWS around it: radosgw, which checks signatures and sessions, and stand-ins."""
 
+import contextlib
 import socket
 import socketserver
 import threading
@@ -11,14 +12,16 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
+import boto3
 import pytest
 
 from infra.instance.machine import Machine, Unavailable, booted, prepare
-from infra.instance.stand_ins import REGION, Keys, StandIns, standing_in
+from infra.instance.stand_ins import INSTANCE, REGION, Keys, StandIns, standing_in
 from s3_servers import S3Server
 from tintype_infra.build import build
 
 PROJECT = Path(__file__).parents[3]
+LOG_GROUP = "tintype"
 BOOTSTRAP = PROJECT / "infra/src/tintype_infra/instance/bootstrap.sh"
 
 
@@ -33,10 +36,20 @@ class Estate:
     images: str
     database_url: str
     port: int
+    logs: Any
+    """boto3's client of CloudWatch Logs, which is moto's."""
 
     @property
     def base(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def logged(self) -> list[str]:
+        """What CloudWatch has of the instance."""
+        try:
+            told = self.logs.get_log_events(logGroupName=LOG_GROUP, logStreamName=INSTANCE)
+        except self.logs.exceptions.ResourceNotFoundException:
+            return []
+        return [event["message"] for event in told["events"]]
 
     def settings(self) -> dict[str, str]:
         """What the stack writes into an instance's environment, with everything on this machine."""
@@ -62,13 +75,14 @@ class Estate:
             "REGION": REGION,
             "BUNDLE_BUCKET": self.releases,
             "BUNDLE_KEY": f"{release}.tar.gz",
-            "LOG_GROUP": "tintype",
+            "LOG_GROUP": LOG_GROUP,
             "STACK": "tintype-small-service",
             "RESOURCE": "Instances",
             "READY_SECONDS": str(ready_seconds),
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.aws.url,
             "AWS_ENDPOINT_URL_S3": self.s3.url,
             "AWS_ENDPOINT_URL_CLOUDFORMATION": self.aws.url,
+            "AWS_ENDPOINT_URL_LOGS": self.logs.meta.endpoint_url,
         }
         words = [f"{name}={value}" for name, value in told.items()]
         self.machine.write("/root/user-data", BOOTSTRAP.read_text())
@@ -98,8 +112,11 @@ def machine(root: Path, tmp_path: Path) -> Iterator[Machine]:
 
 @pytest.fixture
 def estate(
-    machine: Machine, radosgw_s3: S3Server, built: tuple[str, Path], database_url: str
+    machine: Machine, radosgw_s3: S3Server, built: tuple[str, Path], database_url: str, moto_url: str
 ) -> Iterator[Estate]:
+    logs = boto3.client("logs", endpoint_url=moto_url, region_name=REGION)
+    with contextlib.suppress(logs.exceptions.ResourceAlreadyExistsException):
+        logs.create_log_group(logGroupName=LOG_GROUP)
     releases, images = f"releases-{uuid4()}", f"images-{uuid4()}"
     client = radosgw_s3.client()
     for bucket in (releases, images):
@@ -108,7 +125,7 @@ def estate(
     client.put_object(Bucket=releases, Key=f"{name}.tar.gz", Body=bundle.read_bytes())
     keys = session_of(radosgw_s3, releases, images)
     with standing_in(keys) as aws, over_tcp(database_url) as url:
-        yield Estate(machine, aws, radosgw_s3, releases, images, url, free_port())
+        yield Estate(machine, aws, radosgw_s3, releases, images, url, free_port(), logs)
 
 
 def session_of(s3: S3Server, releases: str, images: str) -> Keys:

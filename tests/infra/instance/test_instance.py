@@ -12,7 +12,9 @@ import httpx
 import pytest
 
 from infra.instance.conftest import Estate
+from journeys.test_notifications import wait_until
 from pictures import picture
+from tintype_infra.build import INSTANCE_FILES
 from tintype_infra.service import AUTHORITIES
 
 pytestmark = [pytest.mark.instance, pytest.mark.xdist_group("instance"), pytest.mark.timeout(900)]
@@ -22,10 +24,10 @@ def broken(bundle: Path) -> bytes:
     """A release with the right unit, whose program ends at once."""
     made = io.BytesIO()
     with tarfile.open(bundle) as whole, tarfile.open(fileobj=made, mode="w:gz") as archive:
-        unit = whole.extractfile("tintype.service")
-        assert unit is not None
+        for entry in whole:
+            if entry.name in INSTANCE_FILES:
+                archive.addfile(entry, whole.extractfile(entry))
         for name, content in {
-            "tintype.service": unit.read(),
             "site/tintype/__init__.py": b"",
             "site/tintype/__main__.py": b"raise SystemExit('this release is broken')\n",
         }.items():
@@ -73,6 +75,9 @@ def test_a_bare_debian_becomes_an_instance_and_every_release_can_be_taken_back(
     exposure = machine.run("systemd-analyze", "security", "--no-pager", "tintype").splitlines()[-1]
     print(exposure)  # noqa: T201 # for docs/aws.md
     assert float(exposure.split()[-3]) < 2
+
+    # What it wrote is in CloudWatch, under the instance's name.
+    wait_until(lambda: any("image.uploaded" in line or "request" in line for line in estate.logged()))
 
     # A crash, and an order to restart.
     machine.run("systemctl", "kill", "--signal=SIGKILL", "tintype")

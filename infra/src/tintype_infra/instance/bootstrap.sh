@@ -2,7 +2,7 @@
 # A new instance: fetch the release, start it, and tell CloudFormation once it really serves.
 #
 # Runs as user data, after the lines that write /etc/tintype/environment and name what belongs to this
-# deployment. Debian 13 as it comes: curl and python3 are there, and nothing else is installed but AWS's agents.
+# deployment. Debian 13 as it comes: curl and python3 are there, and nothing else is installed.
 set -euo pipefail
 : "${RELEASE:?}" "${REGION:?}" "${BUNDLE_BUCKET:?}" "${BUNDLE_KEY:?}" "${STACK:?}" "${RESOURCE:?}" "${LOG_GROUP:?}"
 IMDS=${AWS_EC2_METADATA_SERVICE_ENDPOINT:-http://169.254.169.254}
@@ -69,11 +69,15 @@ if [ ! -d "$folder" ]; then
 fi
 ln -sfn "$folder" /opt/tintype/current.new
 mv -Tf /opt/tintype/current.new /opt/tintype/current
-install -m 0644 "$folder/tintype.service" /etc/systemd/system/tintype.service
+install -m 0644 "$folder"/tintype*.service /etc/systemd/system/
 
 # --- it runs, and it serves --------------------------------------------------------------------------------
 systemctl daemon-reload
-systemctl enable --quiet tintype
+printf '%s\n' "REGION=$REGION" "LOG_GROUP=$LOG_GROUP" "LOG_STREAM=$(metadata instance-id)" \
+    ${AWS_ENDPOINT_URL_LOGS:+"AWS_ENDPOINT_URL_LOGS=$AWS_ENDPOINT_URL_LOGS"} \
+    ${AWS_EC2_METADATA_SERVICE_ENDPOINT:+"AWS_EC2_METADATA_SERVICE_ENDPOINT=$IMDS"} >/etc/tintype/logs
+systemctl enable --quiet tintype tintype-logs
+systemctl restart tintype-logs || say "the log stays on this instance; systemctl status tintype-logs says why"
 systemctl restart tintype
 port=$(sed -n 's/^TINTYPE_PORT=//p' /etc/tintype/environment)
 for _ in $(seq "$((READY_SECONDS * 5))"); do
