@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "aws",
+    "deployed",
     "issuer",
     "mail_server",
     "postgres",
