@@ -54,6 +54,8 @@ class Message:
     id: UUID
     """The event's id: the same for ever, so receivers can drop what they have seen."""
     kind: Kind
+    about: UUID
+    """The image, or the notice: of one, messages are best told in the order of the log."""
     subject: str
     """Printable ASCII, up to `MAX_SUBJECT_CHARS`."""
     default: str
@@ -89,7 +91,7 @@ class Publisher(Protocol):
     """
 
     async def publish(self, messages: Sequence[Message]) -> Report:
-        """Send the messages, in their order as far as one sender can keep it."""
+        """Send the messages; those of one image in their order, as far as one sender can keep it."""
         ...
 
 
@@ -100,6 +102,7 @@ def message_of(event: Event) -> Message:
         position=event.position,
         id=event.id,
         kind=event.kind,
+        about=event.image_id or event.id,
         subject=words.subject,
         default=body_of(event),
         email=words.email,

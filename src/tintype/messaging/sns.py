@@ -4,8 +4,10 @@ import asyncio
 import string
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
 
 import boto3
 from botocore.config import Config
@@ -25,6 +27,9 @@ MAX_ENTRIES = 10
 MAX_BATCH_BYTES = 240 * 1024
 """Of one call: SNS takes 262,144 bytes for all messages with their attributes; the rest is margin."""
 
+CALLS_AT_ONCE = 4
+"""A call takes SNS some 20 ms, of which it is busy with us for little."""
+
 # Codes that speak of a message; all others speak of the topic, the caller or the service.
 _MESSAGE_FAULTS = {
     "BatchRequestTooLong",
@@ -43,10 +48,11 @@ _PERCENT = [
 
 
 class SnsPublisher:
-    """A `Publisher` over boto3, which blocks: hence the thread, one, so that batches keep their order.
+    """A `Publisher` over boto3, which blocks: hence the threads.
 
-    Ten messages travel in one call. All calls of one `publish` together may take
-    `publish_timeout_seconds`. Nothing is repeated here: the log of events is the retry.
+    Ten messages travel in one call, and several calls at once, unless they speak of the same image. All
+    calls of one `publish` together may take `publish_timeout_seconds`. Nothing is repeated here: the log
+    of events is the retry.
     """
 
     def __init__(self, settings: EventsSettings) -> None:
@@ -55,22 +61,29 @@ class SnsPublisher:
         self._topic = settings.topic_arn
         self._endpoint = settings.endpoint
         self._timeout = settings.publish_timeout_seconds
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sns")
+        self._threads = ThreadPoolExecutor(max_workers=CALLS_AT_ONCE, thread_name_prefix="sns")
 
     async def publish(self, messages: Sequence[Message]) -> Report:
         """Send the messages in batches; after a failure that concerns all of them, send no further ones."""
-        loop = asyncio.get_running_loop()
         reports: list[Report] = []
         reason = "SNS did not say what became of the message."
+
+        async def call(batch: _Batch) -> str | None:
+            loop = asyncio.get_running_loop()
+            try:
+                reports.append(await loop.run_in_executor(self._threads, self._send, batch.entries))
+            except Exception as error:  # noqa: BLE001 - boto3 has no common root of what it raises
+                return _reason(error)
+            return None
+
         try:
             async with asyncio.timeout(self._timeout):
-                for batch in _batches(messages):
-                    report = await loop.run_in_executor(self._thread, self._send, batch)
-                    reports.append(report)
+                for wave in _waves(_batches(messages)):
+                    if failures := [each for each in await asyncio.gather(*map(call, wave)) if each]:
+                        reason = failures[0]
+                        break
         except TimeoutError:
             reason = f"SNS did not answer within {self._timeout:g} s."
-        except Exception as error:  # noqa: BLE001 - boto3 has no common root of what it raises
-            reason = _reason(error)
         known = _together(reports)
         unknown = {message.position for message in messages} - known.taken - known.refused.keys()
         return Report(known.taken, known.refused | dict.fromkeys(unknown, reason))
@@ -86,7 +99,7 @@ class SnsPublisher:
                 connect_timeout=min(1, self._timeout),
                 read_timeout=self._timeout,
                 retries={"total_max_attempts": 1},
-                max_pool_connections=1,
+                max_pool_connections=CALLS_AT_ONCE,
                 tcp_keepalive=True,
                 parameter_validation=False,  # the type checker has done it, and it is a tenth of the work
             ),
@@ -127,20 +140,46 @@ def _percent_encoded(text: str) -> str:
     return text.encode().decode("latin-1").translate(_PERCENT)
 
 
-def _batches(messages: Iterable[Message]) -> "Iterator[list[PublishBatchRequestEntryTypeDef]]":
+@dataclass(slots=True)
+class _Batch:
+    """What travels in one call."""
+
+    entries: "list[PublishBatchRequestEntryTypeDef]" = field(
+        default_factory=list["PublishBatchRequestEntryTypeDef"]
+    )
+    about: set[UUID] = field(default_factory=set[UUID])
+    bytes: int = 0
+
+
+def _batches(messages: Iterable[Message]) -> Iterator[_Batch]:
     """Yield as many entries at a time as one call takes, in number and in bytes."""
-    batch: list[PublishBatchRequestEntryTypeDef] = []
-    filled = 0
+    batch = _Batch()
     for message in messages:
         entry = _entry(message)
         size = _size(entry)
-        if batch and (len(batch) == MAX_ENTRIES or filled + size > MAX_BATCH_BYTES):
+        if batch.entries and (len(batch.entries) == MAX_ENTRIES or batch.bytes + size > MAX_BATCH_BYTES):
             yield batch
-            batch, filled = [], 0
-        batch.append(entry)
-        filled += size
-    if batch:
+            batch = _Batch()
+        batch.entries.append(entry)
+        batch.about.add(message.about)
+        batch.bytes += size
+    if batch.entries:
         yield batch
+
+
+def _waves(batches: Iterable[_Batch]) -> Iterator[list[_Batch]]:
+    """Yield calls that may go out at once. One goes ahead and finds out whether SNS takes anything."""
+    wave: list[_Batch] = []
+    about = set[UUID]()
+    limit = 1
+    for batch in batches:
+        if len(wave) == limit or not about.isdisjoint(batch.about):
+            yield wave
+            wave, about, limit = [], set[UUID](), CALLS_AT_ONCE
+        wave.append(batch)
+        about |= batch.about
+    if wave:
+        yield wave
 
 
 def _entry(message: Message) -> "PublishBatchRequestEntryTypeDef":
