@@ -167,6 +167,7 @@ def _row(around: Surroundings, plan: Plan, doors: dict[str, Door], size: str, ch
                 row.rates[name].append(rate)
         if number == plan.rounds:
             break
+    console.print(", ".join(f"{name} {statistics.median(rates):.1f}/s" for name, rates in row.rates.items()))
     row.peak_bytes = {name: door.server.memory().api for name, door in doors.items()}
     return row
 
