@@ -247,6 +247,8 @@ async def open_checks(settings: Settings) -> AsyncGenerator[Runs]:
         stack.push_async_callback(objects.aclose)
         await pair.claim(database, objects)
         yield _runs(settings, database, objects, spool_dir)
+        # What a repair changed is to be in the bucket, whether or not a service runs to write it there.
+        await Journal(database, objects, settings.journal, spool_dir, Metrics()).catch_up()
 
 
 @asynccontextmanager
