@@ -153,7 +153,10 @@ def _connection(api: Api, delivery: Delivery) -> Iterator[str]:
 
 
 def _concurrency(api: Api) -> Iterator[str]:
-    limit = api("lambda").get_account_settings()["AccountLimit"]["ConcurrentExecutions"]
+    try:
+        limit = api("lambda").get_account_settings()["AccountLimit"]["ConcurrentExecutions"]
+    except ClientError:
+        return  # whoever may not look may still deploy; CloudFormation will say it then
     if limit < 100 + FUNCTIONS_AT_ONCE:
         yield (
             f"This account may run {limit} functions at once; Tintype reserves {FUNCTIONS_AT_ONCE} beside "

@@ -76,9 +76,20 @@ REASONS = (
         "A function in a VPC makes network interfaces; EC2 takes no resource for that.",
     ),
     Reason(
+        "SQS3",
+        STAGE + "Data/Messaging/FailedInvocations/Resource",
+        "It is itself where what failed ends.",
+    ),
+    Reason(
+        r"IAM5\[Resource::\*\]",
+        STAGE + "Service/Functions/[A-Za-z]+/Role/DefaultPolicy/Resource",
+        "SNS takes no resource for what concerns one subscription.",
+    ),
+    Reason(
         r"IAM5\[Resource::\*\]",
         STAGE + "Service/Service/Role/DefaultPolicy/Resource",
-        "cloudwatch:PutMetricData takes no resource; a condition holds it to our namespace.",
+        "cloudwatch:PutMetricData takes no resource (a condition holds it to our namespace), and neither does "
+        "what concerns one subscription of SNS.",
     ),
     Reason(
         rf"IAM5\[Resource::{IMAGES}/([a-z]+/)?\*\]",
