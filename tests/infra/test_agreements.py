@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tintype.server.process import KEEP_ALIVE_SECONDS
 from tintype.settings import Settings
 from tintype_infra import service
 from tintype_infra.storage import UPLOAD_DAYS
@@ -51,7 +50,7 @@ def test_balancer_server_and_systemd_let_a_request_end_in_this_order() -> None:
     (stop,) = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
     drain = service.DRAIN_SECONDS - 10
 
-    assert service.IDLE_SECONDS < KEEP_ALIVE_SECONDS
+    assert Settings.model_fields["keep_alive_seconds"].default > service.IDLE_SECONDS
     assert drain < service.DRAIN_SECONDS < int(stop)
 
 
