@@ -105,7 +105,8 @@ def kept(service: Service) -> Kept:
         )
     objects = files_in(service.data_dir / "objects")
     # The journal is written a moment after what it tells of, and so at any time.
-    return Kept(newest, deleted, frozenset(name for name in objects if not name.startswith("journal/")))
+    journal = ("journal/", "metadata/journal/")
+    return Kept(newest, deleted, frozenset(name for name in objects if not name.startswith(journal)))
 
 
 def files_in(folder: Path) -> set[str]:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from tintype.catalogue import images, uploads
-from tintype.model.errors import DatabaseUnavailable, UploadGone, UploadNotFound
+from tintype.model.errors import CursorInvalid, DatabaseUnavailable, UploadGone, UploadNotFound
 from tintype.model.image import Image
 from tintype.model.session import Session, SessionKind, SessionState
 from tintype.server.access import owner_of, principal_of
@@ -81,7 +81,7 @@ class UploadPage(BaseModel):
     next_cursor: str | None
 
 
-@router.get("", response_model=UploadPage, responses=may_fail(DatabaseUnavailable))
+@router.get("", response_model=UploadPage, responses=may_fail(CursorInvalid, DatabaseUnavailable))
 async def list_uploads(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
