@@ -27,6 +27,7 @@ from tintype.catalogue.migrations import Step, known_steps, migrate
 
 pytestmark = [
     pytest.mark.xdist_group("rollout"),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed"),
 ]
 

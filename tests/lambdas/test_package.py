@@ -31,7 +31,7 @@ from receiver import Receiver
 from service import Service
 from tintype_infra.build import UNPACKED_LIMIT, build
 
-pytestmark = pytest.mark.xdist_group("package")
+pytestmark = [pytest.mark.xdist_group("package"), pytest.mark.timeout(600)]
 __all__ = ["cloudformation"]
 
 PROJECT = Path(__file__).parents[2]
@@ -182,6 +182,8 @@ def migrated(estate: Estate, postgres: Postgres, login: str, cloudformation: Ans
     """The function `migrate` has brought the database up to date."""
     secrets = boto3.client(
         "secretsmanager",
+        aws_access_key_id="testing",
+        aws_secret_access_key="testing",
         endpoint_url=estate.environment["AWS_ENDPOINT_URL_SECRETS_MANAGER"],
         region_name=REGION,
     )

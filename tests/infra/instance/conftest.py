@@ -114,7 +114,13 @@ def machine(root: Path, tmp_path: Path) -> Iterator[Machine]:
 def estate(
     machine: Machine, radosgw_s3: S3Server, built: tuple[str, Path], database_url: str, moto_url: str
 ) -> Iterator[Estate]:
-    logs = boto3.client("logs", endpoint_url=moto_url, region_name=REGION)
+    logs = boto3.client(
+        "logs",
+        endpoint_url=moto_url,
+        region_name=REGION,
+        aws_access_key_id="testing",
+        aws_secret_access_key="testing",
+    )
     with contextlib.suppress(logs.exceptions.ResourceAlreadyExistsException):
         logs.create_log_group(logGroupName=LOG_GROUP)
     releases, images = f"releases-{uuid4()}", f"images-{uuid4()}"
