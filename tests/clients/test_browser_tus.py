@@ -90,7 +90,7 @@ def fragile(pages: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     service.stop()
 
 
-def network(page: Page) -> Callable[[bool], None]:
+def network(page: Page) -> Callable[..., None]:
     """Make the page's network slow, and return what takes it away and brings it back."""
     session: CDPSession = page.context.new_cdp_session(page)
     session.send("Network.enable")
