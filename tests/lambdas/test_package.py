@@ -28,6 +28,7 @@ from lambdas.test_migrate import EVENT, Answers, cloudformation
 from pictures import picture
 from postgres import Postgres
 from receiver import Receiver
+from s3_servers import KEY
 from service import Service
 from tintype_infra.build import UNPACKED_LIMIT, build
 
@@ -182,8 +183,8 @@ def migrated(estate: Estate, postgres: Postgres, login: str, cloudformation: Ans
     """The function `migrate` has brought the database up to date."""
     secrets = boto3.client(
         "secretsmanager",
-        aws_access_key_id="testing",
-        aws_secret_access_key="testing",
+        aws_access_key_id=KEY,
+        aws_secret_access_key=KEY,
         endpoint_url=estate.environment["AWS_ENDPOINT_URL_SECRETS_MANAGER"],
         region_name=REGION,
     )

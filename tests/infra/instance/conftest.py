@@ -17,7 +17,7 @@ import pytest
 
 from infra.instance.machine import Machine, Unavailable, booted, prepare
 from infra.instance.stand_ins import INSTANCE, REGION, Keys, StandIns, standing_in
-from s3_servers import S3Server
+from s3_servers import KEY, S3Server
 from tintype_infra.build import build
 
 PROJECT = Path(__file__).parents[3]
@@ -82,7 +82,7 @@ class Estate:
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.aws.url,
             "AWS_ENDPOINT_URL_S3": self.s3.url,
             "AWS_ENDPOINT_URL_CLOUDFORMATION": self.aws.url,
-            "AWS_ENDPOINT_URL_LOGS": self.logs.meta.endpoint_url,
+            "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS": self.logs.meta.endpoint_url,
         }
         words = [f"{name}={value}" for name, value in told.items()]
         self.machine.write("/root/user-data", BOOTSTRAP.read_text())
@@ -118,8 +118,8 @@ def estate(
         "logs",
         endpoint_url=moto_url,
         region_name=REGION,
-        aws_access_key_id="testing",
-        aws_secret_access_key="testing",
+        aws_access_key_id=KEY,
+        aws_secret_access_key=KEY,
     )
     with contextlib.suppress(logs.exceptions.ResourceAlreadyExistsException):
         logs.create_log_group(logGroupName=LOG_GROUP)

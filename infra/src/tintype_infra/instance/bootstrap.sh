@@ -74,7 +74,7 @@ install -m 0644 "$folder"/tintype*.service /etc/systemd/system/
 # --- it runs, and it serves --------------------------------------------------------------------------------
 systemctl daemon-reload
 printf '%s\n' "REGION=$REGION" "LOG_GROUP=$LOG_GROUP" "LOG_STREAM=$(metadata instance-id)" \
-    ${AWS_ENDPOINT_URL_LOGS:+"AWS_ENDPOINT_URL_LOGS=$AWS_ENDPOINT_URL_LOGS"} \
+    ${AWS_ENDPOINT_URL_CLOUDWATCH_LOGS:+"AWS_ENDPOINT_URL_CLOUDWATCH_LOGS=$AWS_ENDPOINT_URL_CLOUDWATCH_LOGS"} \
     ${AWS_EC2_METADATA_SERVICE_ENDPOINT:+"AWS_EC2_METADATA_SERVICE_ENDPOINT=$IMDS"} >/etc/tintype/logs
 systemctl enable --quiet tintype tintype-logs
 systemctl restart tintype-logs || say "the log stays on this instance; systemctl status tintype-logs says why"
