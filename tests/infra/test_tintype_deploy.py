@@ -21,7 +21,7 @@ Api = Callable[[str], Any]
 
 
 @pytest.fixture
-def api(moto_url: str, aws_credentials: None) -> Api:
+def api(moto_url: str, aws_credentials: None) -> Api:  # noqa: ARG001 # in the environment
     return lambda service: boto3.client(service, region_name="us-east-1", endpoint_url=moto_url)
 
 

@@ -116,7 +116,7 @@ def _bootstrap(api: Api, place: Stage | Delivery) -> Iterator[str]:
     try:
         version = int(api("ssm").get_parameter(Name=BOOTSTRAP)["Parameter"]["Value"])
     except ClientError as error:
-        if error.response["Error"]["Code"] != "ParameterNotFound":
+        if error.response.get("Error", {}).get("Code") != "ParameterNotFound":
             yield f"The bootstrap stack in {place.region} cannot be looked at: {error}."
         else:
             yield f"{place.account} was never made ready for the CDK in {place.region}: {how}."

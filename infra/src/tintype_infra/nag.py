@@ -88,8 +88,8 @@ REASONS = (
     Reason(
         r"IAM5\[Resource::\*\]",
         STAGE + "Service/Service/Role/DefaultPolicy/Resource",
-        "cloudwatch:PutMetricData takes no resource (a condition holds it to our namespace), and neither does "
-        "what concerns one subscription of SNS.",
+        "cloudwatch:PutMetricData takes no resource (a condition holds it to our namespace); nor does what "
+        "concerns one subscription of SNS.",
     ),
     Reason(
         rf"IAM5\[Resource::{IMAGES}/([a-z]+/)?\*\]",

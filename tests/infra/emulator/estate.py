@@ -3,9 +3,8 @@
 import json
 from typing import Any
 
-from moto.secretsmanager.models import secretsmanager_backends
-
 from emulator.kinds import Json, Made, Place, Wanted, kind
+from moto.secretsmanager.models import secretsmanager_backends
 
 
 def _lowered(value: Any) -> Any:
@@ -105,7 +104,7 @@ def bucket_policy(place: Place, wanted: Wanted) -> Made:
     document["Statement"] = [one for one in document["Statement"] if one["Effect"] != "Deny"]
     if document["Statement"]:
         place.api("s3").put_bucket_policy(Bucket=wanted["Bucket"], Policy=json.dumps(document))
-    return Made(wanted.get("Bucket"))
+    return Made(wanted["Bucket"])
 
 
 # --- messaging ----------------------------------------------------------------------------------------------
@@ -347,7 +346,7 @@ def alarm(place: Place, wanted: Wanted) -> Made:
     asked = _numbers(wanted.every(), "EvaluationPeriods", "DatapointsToAlarm", "Period")
     asked = {"AlarmName": place.name} | asked | {"Threshold": float(asked["Threshold"])}
     place.api("cloudwatch").put_metric_alarm(**asked)
-    name = asked["AlarmName"]
+    name = str(asked["AlarmName"])
     return Made(name, {"Arn": f"arn:aws:cloudwatch:{place.region}:{place.account}:alarm:{name}"})
 
 

@@ -58,7 +58,7 @@ class Wanted(MutableMapping[str, Any]):
         return len(self._properties)
 
     def every(self, *but: str) -> Json:
-        """Return all properties, which the API has under the same names, but for those that were dealt with."""
+        """Return the properties that the API has under the same names: all but those named."""
         return {name: self[name] for name in self if name not in but}
 
     @property
@@ -130,7 +130,7 @@ def kind(name: str, *attributes: str, drop: Drop | None = None) -> Callable[[Mak
             account_id: str,
             region_name: str,
             **_: Any,
-        ) -> CloudFormationModel:
+        ) -> Any:
             wanted = Wanted(dict(cloudformation_json.get("Properties", {})))
             try:
                 made = make(Place(resource_name, account_id, region_name), wanted)

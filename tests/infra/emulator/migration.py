@@ -1,4 +1,4 @@
-"""`Custom::Migration`: the function of the stack runs for real, and answers as CloudFormation waits for it."""
+"""`Custom::Migration`: the function of the stack runs for real, and CloudFormation hears its answer."""
 
 import json
 import os
