@@ -57,7 +57,7 @@ def test_an_answer_other_than_2xx_is_an_error_and_ends_the_run(photo: Path, tmp_
 
 def test_the_bench_measures_uploads_and_keeps_its_tables(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tintype_bench", "--contestants", "floor", "--sizes", "100KB"]
-    command += ["--concurrency", "2", "--seconds", "0.2", "--rounds", "1", "--parts", "uploads"]
+    command += ["--concurrency", "2", "--seconds", "1", "--rounds", "1", "--parts", "uploads"]
     command += ["--out", str(tmp_path)]
 
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
