@@ -70,7 +70,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory, pages: str) -> Iterator[Shop]
     service.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # longer, and its event loop would be in the way of other modules' tests
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("there is no Chromium here: apt-get install chromium")
