@@ -41,6 +41,9 @@ def main() -> None:
     except StageInvalid as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
+    if not (built / "release").exists():
+        sys.stderr.write(f"There is no release in {built}. Run `make bundle` first.\n")
+        sys.exit(2)
     release = Release(
         (built / "release").read_text().strip(), built / "bundle.tar.gz", built / "functions.zip"
     )
