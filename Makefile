@@ -15,7 +15,7 @@ serve: .venv/.service ## Start Tintype on http://127.0.0.1:8000, with everything
 
 test: .venv/.all ## Install what the tests need and run them
 	@bash tests/system-packages.sh
-	# Real processes on a busy machine: what fails is tried once more, and named in the summary if it passes then.
+	@# Real processes on a busy machine: what fails is tried once more, and named in the summary if it passes then.
 	$(RUN)pytest -n 2 --dist loadgroup --reruns 1
 
 faults: .venv/.all ## Kill Tintype at random during a thousand uploads, and see who hears of them; a few minutes
