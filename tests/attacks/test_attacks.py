@@ -120,7 +120,7 @@ def trickle(target: Service) -> bytes:
             try:
                 connection.send(b"x")
                 if received := connection.recv(65536):
-                    return received
+                    return received + until_closed(connection)
                 break
             except TimeoutError:
                 continue
