@@ -17,7 +17,7 @@ def problem(answer: httpx.Response) -> dict[str, Any]:
     assert answer.headers["x-content-type-options"] == "nosniff"
     body: dict[str, Any] = answer.json()
     assert body["status"] == answer.status_code
-    assert body["type"] == f"/problems/{body['code']}"
+    assert body["type"] == (BY_CODE[body["code"]].type_uri or f"/problems/{body['code']}")
     assert body["title"] == BY_CODE[body["code"]].title
     assert body["detail"]
     assert body["request_id"] == answer.headers["x-request-id"]

@@ -1,5 +1,6 @@
 """What the running service says of itself, and that it is true."""
 
+import html
 import json
 import threading
 import time
@@ -60,7 +61,7 @@ def test_the_type_of_a_problem_leads_to_an_explanation(client: httpx.Client, cod
     assert (told["code"], told["title"]) == (code, BY_CODE[code].title)
     page = client.get(f"/problems/{code}", headers={"accept": "text/html"})
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert f"<h1>{told['title']}</h1>" in page.text
+    assert f"<h1>{html.escape(told['title'])}</h1>" in page.text
 
 
 def test_a_code_that_does_not_exist_has_no_explanation(client: httpx.Client) -> None:
