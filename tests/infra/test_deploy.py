@@ -160,7 +160,9 @@ def test_the_roles_may_do_what_they_need_and_nothing_else(deployed: Deployed) ->
     topic = deployed.outputs("small-data")["EventsTopic"]
     secret = deployed.outputs("small-data")["DatabaseSecret"]
     queue = deployed.outputs("small-data")["CompletionsQueue"]
-    roles = {name: deployed.as_role(name) for name in ("ServiceRole", "FunctionsConsistency", "SchemaRole")}
+    roles = {
+        name: deployed.as_role(name) for name in ("ServiceRole", "FunctionsConsistency", "SchemaMigrateRole")
+    }
     deployed.ask_for_rights(wanted=True)
     try:
         mine = {

@@ -181,6 +181,21 @@ def test_instances_cannot_delete_originals_and_nobody_deletes_versions(
 
 
 @pytest.mark.parametrize("stage", STAGES)
+def test_every_function_may_make_the_network_interfaces_that_its_subnets_need(
+    templates: dict[str, Template], stage: str
+) -> None:
+    service = templates[f"{stage}-service"]
+    allowed = {role for role, one in statements(service) if "ec2:CreateNetworkInterface" in actions(one)}
+    functions = {
+        one["Role"]["Fn::GetAtt"][0]
+        for one in properties(service, "AWS::Lambda::Function")
+        if "VpcConfig" in one
+    }
+    assert functions
+    assert functions <= allowed
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_no_role_has_every_action_of_a_service(templates: dict[str, Template], stage: str) -> None:
     for role, statement in statements(templates[f"{stage}-service"]):
         assert not {one for one in actions(statement) if one.endswith(":*") or one == "*"}, role

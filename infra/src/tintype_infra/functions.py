@@ -31,7 +31,10 @@ AT_ONCE = 5
 
 
 class Function(Construct):
-    """One handler of `tintype.lambdas`, in private subnets, with a log of its own."""
+    """One handler of `tintype.lambdas`, in private subnets, with a log of its own.
+
+    `failed` takes what was asked for by an event, and failed for good.
+    """
 
     def __init__(
         self,
@@ -45,7 +48,7 @@ class Function(Construct):
         memory_mb: int,
         seconds: int,
         at_once: int,
-        failed: sqs.IQueue,
+        failed: sqs.IQueue | None = None,
     ) -> None:
         super().__init__(scope, name)
         # Made here, so that CDK adds none of AWS's broad managed policies.

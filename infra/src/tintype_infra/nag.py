@@ -62,7 +62,7 @@ REASONS = (
     ),
     Reason(
         "L1",
-        STAGE + "Service/(Schema|Functions/[A-Za-z]+)/Function/Resource",
+        STAGE + "Service/(Schema|Functions)/[A-Za-z]+/Function/Resource",
         "Python 3.13 is what the same package meets on the instances' Debian 13.",
     ),
     Reason(
@@ -72,7 +72,7 @@ REASONS = (
     ),
     Reason(
         r"IAM5\[Resource::\*\]",
-        STAGE + "Service/Functions/[A-Za-z]+/Role/Resource|" + STAGE + "Service/Schema/Role/Resource",
+        STAGE + "Service/(Schema|Functions)/[A-Za-z]+/Role/Resource",
         "A function in a VPC makes network interfaces; EC2 takes no resource for that.",
     ),
     Reason(

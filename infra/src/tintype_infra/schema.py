@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-from aws_cdk import CustomResource, Duration, RemovalPolicy
+from aws_cdk import CustomResource, Duration
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from tintype_infra.database import MIGRATOR, NAME, SERVICE, WORKER, Database
-from tintype_infra.functions import AUTHORITIES
+from tintype_infra.functions import AUTHORITIES, Function
 from tintype_infra.network import Network, let_out
 
 SECONDS = 600
@@ -35,49 +33,33 @@ class Schema(Construct):
         group = network.group("MigratorGroup", "Migrator")
         let_out(group)
         database.let_in(group, "Migrator")
-        log = logs.LogGroup(
-            self, "Log", retention=logs.RetentionDays.THREE_MONTHS, removal_policy=RemovalPolicy.DESTROY
-        )
-        self.role = iam.Role(
+        made = Function(
             self,
-            "Role",
-            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
-            description="Tintype's migrator",
+            "Migrate",
+            package=package,
+            network=network,
+            group=group,
+            environment={
+                "TINTYPE_DATABASE__URL": database.url(MIGRATOR, AUTHORITIES),
+                "TINTYPE_MIGRATOR_SECRET": database.secret_arn,
+                "TINTYPE_MIGRATOR_LOGINS": f"{SERVICE},{WORKER}",
+            },
+            memory_mb=512,
+            seconds=SECONDS,
+            at_once=1,
         )
-        log.grant_write(self.role)
-        self.role.add_to_policy(
+        made.role.add_to_policy(
             iam.PolicyStatement(
                 sid="MasterSecret",
                 actions=["secretsmanager:GetSecretValue"],
                 resources=[database.secret_arn],
             )
         )
-        self.function = lambda_.Function(
-            self,
-            "Function",
-            runtime=lambda_.Runtime.PYTHON_3_13,
-            architecture=lambda_.Architecture.X86_64,
-            code=lambda_.Code.from_asset(str(package)),
-            handler="tintype.lambdas.migrate.handler",
-            role=self.role,
-            vpc=network.vpc,
-            vpc_subnets=network.private,
-            security_groups=[group],
-            memory_size=512,
-            timeout=Duration.seconds(SECONDS),
-            reserved_concurrent_executions=1,
-            log_group=log,
-            environment={
-                "TINTYPE_DATABASE__URL": database.url(MIGRATOR, AUTHORITIES),
-                "TINTYPE_MIGRATOR_SECRET": database.secret_arn,
-                "TINTYPE_MIGRATOR_LOGINS": f"{SERVICE},{WORKER}",
-            },
-        )
         self.done = CustomResource(
             self,
             "Migrated",
             resource_type="Custom::Migration",
-            service_token=self.function.function_arn,
+            service_token=made.function.function_arn,
             service_timeout=Duration.seconds(SECONDS),
             properties={"Release": release, "Database": NAME},
         )
