@@ -120,6 +120,7 @@ def trickle(target: Service) -> bytes:
             try:
                 connection.send(b"x")
                 if received := connection.recv(65536):
+                    connection.settimeout(60)  # the server waits a while for the rest of the body
                     return received + until_closed(connection)
                 break
             except TimeoutError:
