@@ -72,6 +72,11 @@ class ObjectsSettings(BaseModel):
         "more wait for their turn.",
     )
 
+    @property
+    def in_bucket(self) -> bool:
+        """Whether the bytes are kept in S3; a folder otherwise."""
+        return self.url is not None and self.url.startswith("s3://")
+
 
 class DatabaseSettings(BaseModel):
     """Where the catalogue is kept."""

@@ -121,19 +121,16 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
     """
     async with AsyncExitStack() as stack:
         data_dir = settings.data_dir.resolve()
-        spool_dir = settings.spool_dir or data_dir / "spool"
-        spool_dir.mkdir(parents=True, exist_ok=True)
         metrics = Metrics()
-        database = await stack.enter_async_context(open_database(settings))
+        database, objects, spool_dir = await _stores(settings, stack)
         keyring, tokens = Keyring(database), await Tokens.open(database)
-        objects = Objects.open(settings.objects, data_dir)
-        stack.push_async_callback(objects.aclose)
         identity = await pair.claim(database, objects)
         inspector = await _inspector(settings, stack)
         commits = await stack.enter_async_context(Commits.open(database))
         threads = stack.enter_context(ThreadPoolExecutor(SPOOL_THREADS, thread_name_prefix="spool"))
         relay = Relay(database, _publisher(settings, data_dir), settings.events.poll_seconds, metrics)
-        subscriptions, in_step = await _subscriptions(settings, database, stack)
+        sns = _sns(settings, stack)
+        subscriptions = await _subscriptions(settings, database, sns)
         links, verify_link = await _links(settings, database)
         bell = Bell(database)
         thumbnails = Thumbnails(objects, inspector, asyncio.Semaphore(AT_ONCE))
@@ -145,7 +142,9 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
             _base(settings),
             settings.mail.link_seconds,
         )
-        notifier = _notifier(settings, database, bell, letters, metrics)
+        notifier = _notifier(
+            settings, database, bell=bell, letters=letters, texts=sns or LoggedTexts(), metrics=metrics
+        )
         budget = Budget(settings.limits, spool_dir)
         quotas = quotas_of(database, settings)
         metrics.in_flight_bytes.set_function(lambda: budget.in_flight)
@@ -181,7 +180,7 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
             notifier=notifier,
             mail_folder=None if settings.mail.configured else _mail_folder(settings),
             subscriptions=subscriptions,
-            in_step=in_step,
+            in_step=InStep(database, sns, settings.events.sync_seconds),
             keyring=keyring,
             tokens=tokens,
             doorkeeper=_doorkeeper(settings, keyring, tokens),
@@ -220,12 +219,7 @@ async def open_rebuild(settings: Settings, *, quick: bool, restored: bool) -> As
     Raises `DatabaseUnavailable` with a sentence for the operator.
     """
     async with AsyncExitStack() as stack:
-        data_dir = settings.data_dir.resolve()
-        spool_dir = settings.spool_dir or data_dir / "spool"
-        spool_dir.mkdir(parents=True, exist_ok=True)
-        database = await stack.enter_async_context(open_database(settings))
-        objects = Objects.open(settings.objects, data_dir)
-        stack.push_async_callback(objects.aclose)
+        database, objects, spool_dir = await _stores(settings, stack)
         inspector = None if quick else await _inspector(settings, stack)
         yield Rebuild(
             database, objects, inspector, spool_dir, settings.database.attempt_seconds, restored=restored
@@ -239,12 +233,7 @@ async def open_checks(settings: Settings) -> AsyncGenerator[Runs]:
     Raises `WrongPair`, `DatabaseUnavailable` and `StorageUnavailable` with a sentence for the operator.
     """
     async with AsyncExitStack() as stack:
-        data_dir = settings.data_dir.resolve()
-        spool_dir = settings.spool_dir or data_dir / "spool"
-        spool_dir.mkdir(parents=True, exist_ok=True)
-        database = await stack.enter_async_context(open_database(settings))
-        objects = Objects.open(settings.objects, data_dir)
-        stack.push_async_callback(objects.aclose)
+        database, objects, spool_dir = await _stores(settings, stack)
         await pair.claim(database, objects)
         yield _runs(settings, database, objects, spool_dir)
         # What a repair changed is to be in the bucket, whether or not a service runs to write it there.
@@ -260,6 +249,17 @@ async def open_database(settings: Settings) -> AsyncGenerator[Database]:
     async with AsyncExitStack() as stack:
         url = await _database_url(settings, settings.data_dir.resolve(), stack)
         yield await stack.enter_async_context(Database.open(url, settings.database))
+
+
+async def _stores(settings: Settings, stack: AsyncExitStack) -> tuple[Database, Objects, Path]:
+    """Open the rows and the objects, and make the folder for bodies on their way."""
+    data_dir = settings.data_dir.resolve()
+    spool_dir = settings.spool_dir or data_dir / "spool"
+    spool_dir.mkdir(parents=True, exist_ok=True)
+    database = await stack.enter_async_context(open_database(settings))
+    objects = Objects.open(settings.objects, data_dir)
+    stack.push_async_callback(objects.aclose)
+    return database, objects, spool_dir
 
 
 def quotas_of(database: Database, settings: Settings) -> Quotas:
@@ -286,8 +286,7 @@ def _runs(
     wanted = settings.consistency
     checker = Checker(database, objects, wanted, objects)
     repairer = Repairer(database, objects, wanted, spool_dir, sweep)
-    in_bucket = (settings.objects.url or "").startswith("s3://")
-    inventories = Inventories(settings.objects, spool_dir) if in_bucket else None
+    inventories = Inventories(settings.objects, spool_dir) if settings.objects.in_bucket else None
     return Runs(database, objects, wanted, checker, repairer, inventories)
 
 
@@ -326,17 +325,20 @@ def _publisher(settings: Settings, data_dir: Path) -> Publisher:
     return LocalPublisher(data_dir / "outbox")
 
 
+def _sns(settings: Settings, stack: AsyncExitStack) -> SnsSubscriptions | None:
+    """Return what speaks with SNS of subscriptions, and texts phones; None where no topic is named."""
+    if settings.events.topic_arn is None:
+        return None
+    sns = SnsSubscriptions(settings.events)
+    stack.callback(sns.close)
+    return sns
+
+
 async def _subscriptions(
-    settings: Settings, database: Database, stack: AsyncExitStack
-) -> tuple[Subscriptions, InStep]:
-    """Return the subscriptions, and what keeps them in step with SNS where a topic is named."""
-    sns = None
-    if settings.events.topic_arn is not None:
-        sns = SnsSubscriptions(settings.events)
-        stack.callback(sns.close)
+    settings: Settings, database: Database, sns: SnsSubscriptions | None
+) -> Subscriptions:
     check_target = partial(resolve_target, settings=settings.webhooks)
-    subscriptions = await Subscriptions.open(database, channels_of(settings), check_target, sns)
-    return subscriptions, InStep(database, sns, settings.events.sync_seconds)
+    return await Subscriptions.open(database, channels_of(settings), check_target, sns)
 
 
 def channels_of(settings: Settings) -> dict[Channel, Provider]:
@@ -351,13 +353,13 @@ def channels_of(settings: Settings) -> dict[Channel, Provider]:
 
 
 def _notifier(
-    settings: Settings, database: Database, bell: Bell, letters: Letters, metrics: Metrics
+    settings: Settings, database: Database, *, bell: Bell, letters: Letters, texts: Texts, metrics: Metrics
 ) -> Notifier:
     courier = Courier(
         db=database,
         webhooks=Webhooks(settings.webhooks),
         post=_post(settings),
-        texts=_texts(settings),
+        texts=texts,
         letters=letters,
         secret=letters.secret,
         metrics=metrics,
@@ -381,10 +383,6 @@ def _mail_folder(settings: Settings) -> Path:
     return settings.data_dir.resolve() / "mail"
 
 
-def _texts(settings: Settings) -> Texts:
-    return LoggedTexts() if settings.events.topic_arn is None else SnsSubscriptions(settings.events)
-
-
 def _base(settings: Settings) -> str:
     """Return how links in mails lead to the service."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -393,7 +391,7 @@ def _base(settings: Settings) -> str:
 
 async def _links(settings: Settings, database: Database) -> tuple[Links, LinkCheck]:
     """Return what makes links, and what checks those that come back to us."""
-    if settings.objects.url is not None and settings.objects.url.startswith("s3://"):
+    if settings.objects.in_bucket:
         return S3Links(settings.objects), _refuse_link
     links = LocalLinks(await _secret(database, "links"))
     return links, links.verify
@@ -403,7 +401,7 @@ async def _direct_place(
     settings: Settings, database: Database, objects: Objects, spool_dir: Path
 ) -> tuple[DirectUploads, LocalDirect | None]:
     """Return where direct uploads go; the second time where that is ourselves."""
-    if settings.objects.url is not None and settings.objects.url.startswith("s3://"):
+    if settings.objects.in_bucket:
         return S3Direct(settings.objects), None
     secret = await _secret(database, "direct uploads")
     local = LocalDirect(objects, spool_dir, secret, settings.limits.max_upload_bytes)

@@ -6,14 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tintype.catalogue.rows import image_of_snapshot
+from tintype.catalogue.rows import image_of_arrival, image_of_snapshot
 from tintype.consistency.segments import Word
 from tintype.imaging.inspect import Inspector
 from tintype.model.body import Body
 from tintype.model.errors import Overloaded, StorageUnavailable, TintypeError
-from tintype.model.filename import extension_of
 from tintype.model.ids import began_at
 from tintype.model.image import Image, Location, State
+from tintype.model.upload import Arrival
 from tintype.objects.info import ObjectInfo
 from tintype.objects.keys import parse_original_key
 from tintype.objects.metadata import parse
@@ -37,27 +37,14 @@ def image_of_object(info: ObjectInfo) -> Image | None:
     description = parse(info.metadata)
     if description is None or description.upload.id != parse_original_key(info.key):
         return None
-    upload, facts = description.upload, description.facts
-    created_at = max(info.modified, began_at(upload.id))
-    return Image(
-        id=upload.id,
-        owner=upload.owner,
-        filename=upload.filename,
-        extension=extension_of(upload.filename, facts.format),
-        declared_type=upload.declared_type,
+    arrival = Arrival(
+        upload=description.upload,
+        facts=description.facts,
         size=description.size,
         sha256=description.sha256,
         etag=info.etag,
-        facts=facts,
-        tags=upload.tags,
-        attributes=upload.attributes,
-        state=State.READY,
-        protocol=upload.protocol,
-        created_at=created_at,
-        updated_at=created_at,
-        deleted_at=None,
-        version=1,
     )
+    return image_of_arrival(arrival, max(info.modified, began_at(description.upload.id)))
 
 
 async def inspected(image: Image, key: str, objects: Objects, inspector: Inspector, spool: Path) -> Image:
