@@ -26,6 +26,16 @@ from tintype.objects.store import Objects
 from tintype.settings import DatabaseSettings, ImagingSettings, JournalSettings, TrashSettings
 from tintype.telemetry import Metrics
 
+
+class Crash(BaseException):
+    """The process ends here; nothing catches it."""
+
+
+def crash() -> None:
+    """End the process, at the checkpoint that this is armed at."""
+    raise Crash
+
+
 FACTS = Facts(
     Format.JPEG,
     width=4000,

@@ -1,44 +1,18 @@
 """The journal: late by seconds, never out of order, the same when it is written again."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from consistency import bucket_world
-from consistency.bucket_world import World
-from tintype.catalogue.database import EVERY_OWNER, Database
+from consistency.bucket_world import Crash, World, crash
+from tintype.catalogue.database import EVERY_OWNER
 from tintype.consistency import journal, markers, segments
 from tintype.consistency.segments import FAN, Segment, Word
 from tintype.model import checkpoint
 from tintype.model.ids import new_id
-from tintype.objects.store import Objects
-from tintype.settings import ObjectsSettings
 
 SMALL = 1000
-
-
-class Crash(BaseException):
-    """The process ends here; nothing catches it."""
-
-
-def crash() -> None:
-    raise Crash
-
-
-@pytest.fixture(autouse=True)
-def _disarmed() -> Iterator[None]:
-    yield
-    checkpoint.disarm()
-
-
-@pytest.fixture
-async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
-    objects = Objects.open(ObjectsSettings(), tmp_path)
-    async with bucket_world.opened(database, objects, tmp_path) as world:
-        yield world
-    await objects.aclose()
 
 
 async def words(world: World) -> list[Word]:

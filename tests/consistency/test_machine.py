@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 )
 
 from consistency import bucket_world
-from consistency.bucket_world import FACTS, World, export, rebuild
+from consistency.bucket_world import FACTS, Crash, World, crash, export, rebuild
 from postgres import Postgres
 from tintype.catalogue import images
 from tintype.catalogue.database import EVERY_OWNER, Database
@@ -43,14 +43,6 @@ from tintype.settings import DatabaseSettings, ObjectsSettings
 
 OWNERS = ("ada", "bob")
 T = TypeVar("T")
-
-
-class Crash(BaseException):
-    """The process ends here; nothing catches it."""
-
-
-def crash() -> None:
-    raise Crash
 
 
 @dataclass

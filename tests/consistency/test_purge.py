@@ -1,12 +1,11 @@
 """The purge: what is over is gone for good, wherever it was interrupted, and nothing else is."""
 
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from consistency import bucket_world
-from consistency.bucket_world import World, export, rebuild
+from consistency.bucket_world import Crash, World, crash, export, rebuild
 from postgres import Postgres
 from tintype.catalogue.database import EVERY_OWNER, Database
 from tintype.consistency import markers
@@ -14,30 +13,7 @@ from tintype.model import checkpoint
 from tintype.model.errors import ImageNotFound
 from tintype.model.image import Image
 from tintype.objects.keys import original_key
-from tintype.objects.store import Objects
-from tintype.settings import DatabaseSettings, ObjectsSettings
-
-
-class Crash(BaseException):
-    """The process ends here; nothing catches it."""
-
-
-def crash() -> None:
-    raise Crash
-
-
-@pytest.fixture(autouse=True)
-def _disarmed() -> Iterator[None]:
-    yield
-    checkpoint.disarm()
-
-
-@pytest.fixture
-async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
-    objects = Objects.open(ObjectsSettings(), tmp_path)
-    async with bucket_world.opened(database, objects, tmp_path) as world:
-        yield world
-    await objects.aclose()
+from tintype.settings import DatabaseSettings
 
 
 async def over(world: World, content: str = "over", days: float = 31) -> Image:

@@ -1,6 +1,6 @@
 """The database is lost, and the bucket alone brings everything back that it promises to keep."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,7 +12,7 @@ import pytest
 from psycopg import sql
 
 from consistency import bucket_world
-from consistency.bucket_world import FACTS, World, export, rebuild
+from consistency.bucket_world import FACTS, Crash, World, export, rebuild
 from pictures import picture
 from postgres import Postgres
 from s3_servers import S3Server
@@ -28,16 +28,6 @@ from tintype.objects.store import Objects
 from tintype.settings import DatabaseSettings, ObjectsSettings
 
 
-class Crash(BaseException):
-    """The process ends here; nothing catches it."""
-
-
-@pytest.fixture(autouse=True)
-def _disarmed() -> Iterator[None]:
-    yield
-    checkpoint.disarm()
-
-
 @pytest.fixture(params=["folder", "s3"])
 async def objects(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Objects]:
     settings = ObjectsSettings()
@@ -47,19 +37,6 @@ async def objects(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     objects = Objects.open(settings, tmp_path)
     yield objects
     await objects.aclose()
-
-
-@pytest.fixture
-async def folder(tmp_path: Path) -> AsyncIterator[Objects]:
-    objects = Objects.open(ObjectsSettings(), tmp_path)
-    yield objects
-    await objects.aclose()
-
-
-@pytest.fixture
-async def world(database: Database, folder: Objects, tmp_path: Path) -> AsyncIterator[World]:
-    async with bucket_world.opened(database, folder, tmp_path) as world:
-        yield world
 
 
 @pytest.fixture

@@ -1,15 +1,13 @@
 """Retention: what everybody has is forgotten, and nothing else."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
 from catalogue.arrivals import key
 from consistency import bucket_world
 from consistency.bucket_world import World
-from tintype.catalogue.database import EVERY_OWNER, Database
+from tintype.catalogue.database import EVERY_OWNER
 from tintype.consistency import journal
 from tintype.consistency.check import Checker
 from tintype.consistency.repair import Repairer
@@ -17,16 +15,7 @@ from tintype.consistency.retention import Retention
 from tintype.consistency.runs import Runs
 from tintype.model.check import Order
 from tintype.model.image import Image
-from tintype.objects.store import Objects
-from tintype.settings import ConsistencySettings, ObjectsSettings, RetentionSettings
-
-
-@pytest.fixture
-async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
-    objects = Objects.open(ObjectsSettings(), tmp_path)
-    async with bucket_world.opened(database, objects, tmp_path) as world:
-        yield world
-    await objects.aclose()
+from tintype.settings import ConsistencySettings, RetentionSettings
 
 
 async def execute(world: World, statement: str, *values: object) -> list[tuple[object, ...]]:
