@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "aws",
+    "browser",
     "deployed",
     "issuer",
     "mail_server",

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from clients.shop import Shop
 from identified import first_keys
@@ -19,7 +18,6 @@ from npm import NODE, installed_packages
 from service import Service
 
 HERE = Path(__file__).parent
-CHROMIUM = shutil.which("chromium")
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{name}</title>
 <input type="file" multiple><div style="min-height: 4em"></div>
@@ -68,17 +66,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory, pages: str) -> Iterator[Shop]
     service = Service(data_dir, settings).start()
     yield Shop(service, anna)
     service.stop()
-
-
-@pytest.fixture(scope="module")  # longer, and its event loop would be in the way of other modules' tests
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium here: apt-get install chromium")
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

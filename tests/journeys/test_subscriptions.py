@@ -3,9 +3,8 @@
 import email
 import email.policy
 import re
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from email.message import EmailMessage
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +12,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from identified import Identified
 from pictures import picture
@@ -24,7 +23,6 @@ HTML = {"accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
 LINK = re.compile(r"http://\S+/v1/subscriptions/(?:confirm|unsubscribe)\?token=[\w.-]+")
 PATIENCE = 30
 T = TypeVar("T")
-CHROMIUM = shutil.which("chromium")
 
 
 def mails_to(service: Service, address: str, count: int = 1) -> list[EmailMessage]:
@@ -296,16 +294,6 @@ def test_an_address_is_not_asked_all_day(client: httpx.Client) -> None:
     assert [each.status_code for each in answers] == [202] * 5 + [429]
     assert answers[-1].json()["code"] == "address_asked_often"
     assert int(answers[-1].headers["retry-after"]) > 0
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium here: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.xdist_group("chromium")
