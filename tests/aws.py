@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,19 @@ REGION = "us-east-1"
 @pytest.fixture(scope="session")
 def moto_url() -> Iterator[str]:
     """The address of a moto server of this test process's own."""
+    with _moto() as url:
+        yield url
+
+
+@pytest.fixture
+def fresh_moto_url() -> Iterator[str]:
+    """The address of a moto server of one test's own, for who reads all that is in it."""
+    with _moto() as url:
+        yield url
+
+
+@contextmanager
+def _moto() -> Iterator[str]:
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     server = subprocess.Popen(

@@ -156,7 +156,7 @@ async def test_a_check_by_inventory_sees_the_differences(
     assert different == {entries[0][0], entries[3][0]}
 
 
-NOW = datetime.now(UTC)
+MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 
 
 @pytest.fixture
@@ -171,11 +171,11 @@ async def world(moto_s3: S3Server, database: Database, tmp_path: Path) -> AsyncI
     await objects.aclose()
 
 
-async def deliver_of(world: World, store: Objects, at: datetime, **changes: object) -> Order:
-    """Have the inventory made of what is in the bucket now, as if at that time; return who looks by it."""
+async def deliver_of(world: World, store: Objects, later: timedelta, **changes: object) -> Order:
+    """Have the inventory made of what is in the bucket, as if so much later; return who looks by it."""
     entries = [entry async for page in world.objects.entries("originals/", "") for entry in page]
     source = world.objects.location.removeprefix("s3://")
-    stamp = str(round(at.timestamp() * 1000))
+    stamp = str(round((datetime.now(UTC) + later).timestamp() * 1000))
     await deliver(store, [rows_of(entries)], **{"sourceBucket": source, "creationTimestamp": stamp} | changes)
     return Order(repair=True, confirmed=True, inventory=f"{store.location}/{MANIFEST}")
 
@@ -185,7 +185,7 @@ async def test_a_check_by_inventory_finds_what_one_by_listing_finds(world: World
     await world.objects.delete(original_key(lost.id))
     await world.execute("DELETE FROM images WHERE id = %s", orphan.id)
     await world.execute("DELETE FROM events WHERE image_id = %s", orphan.id)
-    order = await deliver_of(world, store, NOW + timedelta(minutes=1))
+    order = await deliver_of(world, store, MINUTE)
 
     run = await world.check(order)
 
@@ -198,7 +198,7 @@ async def test_a_check_by_inventory_finds_what_one_by_listing_finds(world: World
 
 
 async def test_nothing_newer_than_the_inventory_is_judged(world: World, store: Objects) -> None:
-    order = await deliver_of(world, store, NOW - timedelta(days=1))
+    order = await deliver_of(world, store, -DAY)
     newer = await world.upload(3)
     await world.objects.delete(original_key(newer[0].id))
 
@@ -210,7 +210,7 @@ async def test_nothing_newer_than_the_inventory_is_judged(world: World, store: O
 async def test_what_an_old_inventory_says_is_looked_at_again(world: World, store: Objects) -> None:
     images = await world.upload(4)
     await world.objects.delete(original_key(images[0].id))
-    order = await deliver_of(world, store, NOW + timedelta(minutes=1))
+    order = await deliver_of(world, store, MINUTE)
     await world.execute("DELETE FROM images WHERE id = %s", images[1].id)
     await world.objects.delete(original_key(images[1].id))
     await world.execute("UPDATE images SET etag = 'another' WHERE id = %s", images[2].id)
@@ -234,7 +234,7 @@ async def test_a_run_by_an_inventory_that_cannot_be_used_fails_and_judges_nothin
 ) -> None:
     (image,) = await world.upload(1)
     await world.objects.delete(original_key(image.id))
-    order = await deliver_of(world, store, NOW, **changes)
+    order = await deliver_of(world, store, timedelta(), **changes)
 
     run = await world.check(order)
 

@@ -299,7 +299,7 @@ def workers_of(pid: int, count: int) -> list[psutil.Process]:
 def test_no_worker_outlives_a_killed_service() -> None:
     with subprocess.Popen([sys.executable, "-c", KEEPER], stdout=subprocess.PIPE) as service:
         assert service.stdout is not None
-        assert service.stdout.readline() == b"ready\n"
+        assert b"ready\n" in service.stdout  # behind what it logs
         left = workers_of(service.pid, 3)
         service.kill()
     _, alive = psutil.wait_procs(left, timeout=5)
@@ -309,7 +309,7 @@ def test_no_worker_outlives_a_killed_service() -> None:
 def test_workers_stay_while_a_service_that_was_told_to_stop_drains() -> None:
     with subprocess.Popen([sys.executable, "-c", KEEPER], stdout=subprocess.PIPE) as service:
         assert service.stdout is not None
-        assert service.stdout.readline() == b"ready\n"
+        assert b"ready\n" in service.stdout  # behind what it logs
         children = workers_of(service.pid, 3)
         for worker in children:
             worker.send_signal(signal.SIGTERM)

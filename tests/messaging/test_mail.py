@@ -190,17 +190,17 @@ async def test_of_the_mails_of_a_laptop_the_newest_are_kept(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("aws_credentials")
-async def test_ses_sends_the_same_mail(moto_url: str) -> None:
-    ses = boto3.client("sesv2", region_name="eu-central-1", endpoint_url=moto_url)
+async def test_ses_sends_the_same_mail(fresh_moto_url: str) -> None:
+    ses = boto3.client("sesv2", region_name="eu-central-1", endpoint_url=fresh_moto_url)
     ses.create_email_identity(EmailIdentity="images@example.com")
     post = SesPost(
-        MailSettings(ses_region="eu-central-1", ses_endpoint=moto_url, from_address="images@example.com")
+        MailSettings(ses_region="eu-central-1", ses_endpoint=fresh_moto_url, from_address="images@example.com")
     )
 
     await post.send(letter())
 
     async with httpx.AsyncClient() as client:
-        kept = (await client.get(f"{moto_url}/moto-api/data.json")).json()["ses"]["RawMessage"]
+        kept = (await client.get(f"{fresh_moto_url}/moto-api/data.json")).json()["ses"]["RawMessage"]
     assert any("Message-ID: <7f1f1f0e.01932c07@example.com>" in str(each) for each in kept)
 
 
