@@ -1,12 +1,10 @@
 """What the tests of the catalogue share."""
 
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
-from catalogue.proxy import Proxy, proxied
+from faults.proxy import Proxy, proxied_database
 from tintype.catalogue.commits import Commits
 from tintype.catalogue.database import Database
 from tintype.model import checkpoint
@@ -26,7 +24,6 @@ def _disarmed() -> Iterator[None]:
 
 @pytest.fixture
 async def proxy(database_url: str) -> AsyncIterator[Proxy]:
-    """A way to this test's database that can fail. A socket's path is short, those of pytest are not."""
-    with TemporaryDirectory(prefix="proxy-") as folder:
-        async with proxied(database_url, Path(folder)) as proxy:
-            yield proxy
+    """A way to this test's database that can fail."""
+    async with proxied_database(database_url) as proxy:
+        yield proxy

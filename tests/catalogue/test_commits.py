@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from catalogue.arrivals import FACTS, ago, arrival, as_found, id_of, key, stored
-from catalogue.proxy import Proxy
+from faults.proxy import Proxy
 from tintype.catalogue import events, images
 from tintype.catalogue.commits import Commits
 from tintype.catalogue.database import EVERY_OWNER, Database
@@ -411,11 +411,11 @@ async def test_when_the_answer_to_a_commit_is_lost_it_is_run_again_and_knows_its
 ) -> None:
     async with Database.open(proxy.url, DatabaseSettings()) as behind, Commits.open(behind) as commits:
         await commits.commit(arrival())
-        proxy.lose_answer = b"unheard"
+        proxy.fail(lose_answer=b"unheard")
         one = arrival(filename="unheard.jpg", idempotency=key("k"))
         committing = asyncio.gather(commits.commit(one), commits.commit(arrival()))
         await proxy.has_lost.wait()
-        proxy.lose_answer = None
+        proxy.fail()
 
         outcome, other = await committing
 
@@ -429,10 +429,10 @@ async def test_when_the_answer_to_a_commit_is_lost_it_is_run_again_and_knows_its
 async def test_when_a_commit_never_arrived_it_is_run_again(proxy: Proxy, database: Database) -> None:
     async with Database.open(proxy.url, DatabaseSettings()) as behind, Commits.open(behind) as commits:
         await commits.commit(arrival())
-        proxy.lose_question = b"unheard"
+        proxy.fail(lose_question=b"unheard")
         committing = asyncio.create_task(commits.commit(arrival(filename="unheard.jpg")))
         await proxy.has_lost.wait()
-        proxy.lose_question = None
+        proxy.fail()
 
         stored(await committing)
 
@@ -446,12 +446,12 @@ async def test_a_commit_that_stays_in_doubt_is_unavailable_and_the_retry_finds_w
     settings = DatabaseSettings(acquire_timeout_seconds=0.2, commit_timeout_seconds=0.5)
     async with Database.open(proxy.url, settings) as behind, Commits.open(behind) as commits:
         await commits.commit(arrival())
-        proxy.lose_answer = b"unheard"
+        proxy.fail(lose_answer=b"unheard")
         one = arrival("a", filename="unheard.jpg", idempotency=key("k"))
 
         assert isinstance(await attempt(commits, one), DatabaseUnavailable)
 
-        proxy.lose_answer = None
+        proxy.fail()
         again = arrival("a", filename="unheard.jpg", idempotency=key("k"))
         answer = await attempt(commits, again)
     assert isinstance(answer, Replayed)
@@ -466,17 +466,16 @@ async def test_what_was_never_sent_does_not_wait_behind_what_is_in_doubt(
     settings = DatabaseSettings(acquire_timeout_seconds=0.2, commit_timeout_seconds=60)
     async with Database.open(proxy.url, settings) as behind, Commits.open(behind) as commits:
         await commits.commit(arrival())
-        proxy.lose_answer = b"unheard"
+        proxy.fail(lose_answer=b"unheard")
         doubtful = asyncio.create_task(commits.commit(arrival(filename="unheard.jpg")))
         await proxy.has_lost.wait()
-        proxy.lose_answer = None
-        proxy.refusing = True
+        proxy.fail(refusing=True)
 
         with pytest.raises(DatabaseUnavailable):
             await commits.commit(arrival())
         assert not doubtful.done()
 
-        proxy.refusing = False
+        proxy.fail()
         stored(await doubtful)
     ids, log = await everything(database)
     assert len(ids) == len(log) == 2
@@ -488,14 +487,14 @@ async def test_a_database_that_is_away_is_unavailable_and_commits_go_on_when_it_
     )  # nothing is in doubt
     async with Database.open(proxy.url, settings) as behind, Commits.open(behind) as commits:
         await commits.commit(arrival())
-        proxy.refusing = True
+        proxy.fail(refusing=True)
         proxy.cut()
 
         with pytest.raises(DatabaseUnavailable) as away:
             await commits.commit(arrival())
         assert away.value.retry_after is not None
 
-        proxy.refusing = False
+        proxy.fail()
         stored(await commits.commit(arrival()))
 
 

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from catalogue.proxy import Proxy
+from faults.proxy import Proxy
 from tintype.catalogue.database import EVERY_OWNER, RETRIES, Database, Tx
 from tintype.model.errors import DatabaseUnavailable, ImageNotFound, Internal, RequestInvalid
 from tintype.settings import DatabaseSettings
@@ -104,13 +104,13 @@ async def test_when_all_connections_are_taken_the_next_request_is_refused_with_a
 
 async def test_a_database_that_was_away_is_found_again_by_the_next_request(proxy: Proxy) -> None:
     async with Database.open(proxy.url, DatabaseSettings(acquire_timeout_seconds=0.2)) as database:
-        proxy.refusing = True
+        proxy.fail(refusing=True)
         proxy.cut()
         for _ in range(3):
             with pytest.raises(DatabaseUnavailable):
                 await database.probe()
 
-        proxy.refusing = False
+        proxy.fail()
         async with asyncio.timeout(5):
             while True:
                 try:
@@ -129,7 +129,7 @@ async def test_a_connection_that_the_server_closed_is_not_handed_out(database: D
 
 
 async def test_a_broken_connection_is_unavailable_and_keeps_its_cause(proxy: Proxy) -> None:
-    proxy.lose_question = b"SELECT 'lost'"
+    proxy.fail(lose_question=b"SELECT 'lost'")
     async with Database.open(proxy.url, DatabaseSettings()) as database:
         with pytest.raises(DatabaseUnavailable) as broken:
             await spoil(database, "SELECT 'lost'")

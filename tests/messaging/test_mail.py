@@ -194,7 +194,9 @@ async def test_ses_sends_the_same_mail(fresh_moto_url: str) -> None:
     ses = boto3.client("sesv2", region_name="eu-central-1", endpoint_url=fresh_moto_url)
     ses.create_email_identity(EmailIdentity="images@example.com")
     post = SesPost(
-        MailSettings(ses_region="eu-central-1", ses_endpoint=fresh_moto_url, from_address="images@example.com")
+        MailSettings(
+            ses_region="eu-central-1", ses_endpoint=fresh_moto_url, from_address="images@example.com"
+        )
     )
 
     await post.send(letter())
