@@ -18,8 +18,9 @@ test: .venv/.all ## Install what the tests need and run them
 	@# Real processes on a busy machine: what fails is tried once more, and named in the summary if it passes then.
 	$(RUN)pytest -n 2 --dist loadgroup --reruns 1
 
-faults: .venv/.all ## Kill Tintype at random during a thousand uploads, and see who hears of them; a few minutes
-	FAULT_UPLOADS=1000 $(RUN)pytest -q -s tests/journeys/test_notifications.py -k whoever_is_killed
+faults: .venv/.all ## Break Tintype in every way, at length, and print what became of it; ARGS=--docs keeps the table
+	@bash tests/system-packages.sh
+	cd tests && ../$(RUN)python -m faults $(ARGS)
 
 endurance: .venv/.all ## Ten minutes of uploads and deletions beside two aggressive checkers: nothing is lost
 	TINTYPE_AGGRESSIVE_SECONDS=600 $(RUN)pytest -q tests/consistency/test_aggressive.py
