@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import boto3
+import orjson
 import pytest
 import structlog
 from hypothesis import HealthCheck, given, settings
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from scripted_sns import ScriptedSns
 from tintype.settings import LogSettings
-from tintype.telemetry import Metrics, configure_logs, get_logger
+from tintype.telemetry import Metrics, configure_logs, get_logger, guard
 
 PLANTED = "pl4nted-s3cret"
 
@@ -78,6 +79,39 @@ def test_what_is_bound_to_the_context_is_in_every_line_of_it() -> None:
     get_logger().info("third")
 
     assert [line.get("request_id") for line in log.lines] == ["r-1", "r-1", None]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(["bytes", "reason", "owner", "api_key", "fields"]),
+        st.recursive(
+            st.none()
+            | st.booleans()
+            | st.integers()
+            | st.floats(allow_nan=False)
+            | st.text(max_size=400)
+            | st.binary(max_size=5)
+            | st.datetimes()
+            | st.uuids()
+            | st.sampled_from(
+                ["a" * 200, "a" * 201, "Bearer abcdefgh", "a?b=c", "x\x7fy", "tt_abcdefghijkl_m"]
+            ),
+            lambda inner: (
+                st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+            ),
+            max_leaves=6,
+        ),
+    )
+)
+def test_a_line_says_what_its_guard_lets_through_however_harmless_it_looks(fields: dict[str, Any]) -> None:
+    log = Log()
+
+    get_logger().info("happened", **fields)
+
+    line = log.line
+    del line["timestamp"], line["level"]
+    assert line == orjson.loads(orjson.dumps(guard(None, "info", {"event": "happened"} | fields)))
 
 
 def test_lines_below_the_level_are_not_written() -> None:

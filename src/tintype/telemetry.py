@@ -58,6 +58,13 @@ _SECRET_TEXTS = (
 
 _NESTED = (list, tuple, set, frozenset, Mapping)
 
+# What of a line in JSON has to be looked at field by field: a long text, an escape, what stands within
+# something else, an integer that may be too large.
+_REMARKABLE = re.compile(rb'"[^"]{201}|[\\\x7f\[{]|\d{19}')
+_BYTE_SIGNS = tuple(sign.encode() for sign in _SIGNS)
+_AS_GUARDED = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+"""What `guard` makes a text of is refused here too, and so guarded."""
+
 # Below warnings these print requests with their signatures, or much that nobody reads.
 _QUIET = ("asyncio", "boto3", "botocore", "httpcore", "httpx", "urllib3", "uvicorn.error")
 
@@ -75,18 +82,17 @@ def configure_logs(settings: LogSettings, stream: TextIO | None = None) -> None:
     stream = cast("TextIO", stream or sys.stderr)
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     if settings.format == "console" or (settings.format == "auto" and stream.isatty()):
-        renderer: Processor = structlog.dev.ConsoleRenderer(colors=stream.isatty())
+        forms: tuple[Processor, ...] = (guard, structlog.dev.ConsoleRenderer(colors=stream.isatty()))
         factory: Callable[..., WrappedLogger] = structlog.PrintLoggerFactory(stream)
     else:
-        renderer, factory = _as_json, structlog.BytesLoggerFactory(stream.buffer)
+        forms, factory = (_as_json,), structlog.BytesLoggerFactory(stream.buffer)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
-            guard,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
+            *forms,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=factory,
@@ -224,8 +230,23 @@ class _Adopted(logging.Handler):
             self.handleError(record)
 
 
-def _as_json(_logger: WrappedLogger, _method: str, line: EventDict) -> bytes:
-    return orjson.dumps(line)
+def _as_json(logger: WrappedLogger, method: str, line: EventDict) -> bytes:
+    """Return the guarded line. Most have nothing to guard, which is seen at once when they are written."""
+    try:
+        written = orjson.dumps(line, option=_AS_GUARDED)
+    except TypeError:
+        return orjson.dumps(guard(logger, method, line))
+    return written if _is_plain(written) else orjson.dumps(guard(logger, method, line))
+
+
+def _is_plain(line: bytes) -> bool:
+    """Tell whether `guard` would leave a line as it is."""
+    lowered = line.lower()
+    return (
+        line.isascii()
+        and _REMARKABLE.search(line, 1) is None
+        and not any(sign in lowered for sign in _BYTE_SIGNS)
+    )
 
 
 def _guarded(value: object, nesting: int) -> object:

@@ -1,24 +1,21 @@
 """Publishing to an Amazon SNS topic."""
 
 import asyncio
-import string
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tintype.messaging.publisher import Message, Report, storable_json
+from tintype.messaging.sns_call import PublishBatch
 from tintype.model.event_attributes import Attribute
 from tintype.settings import EventsSettings
 
 if TYPE_CHECKING:  # the stubs are not installed where the service runs
-    from types_boto3_sns import SNSClient
     from types_boto3_sns.type_defs import MessageAttributeValueTypeDef, PublishBatchRequestEntryTypeDef
 
 MAX_ENTRIES = 10
@@ -40,15 +37,9 @@ _MESSAGE_FAULTS = {
     "ValidationException",
 }
 
-# RFC 3986, section 2.3: all but the unreserved characters, byte by byte.
-_PERCENT = [
-    chr(byte) if chr(byte) in string.ascii_letters + string.digits + "-._~" else f"%{byte:02X}"
-    for byte in range(256)
-]
-
 
 class SnsPublisher:
-    """A `Publisher` over boto3, which blocks: hence the threads.
+    """A `Publisher` over botocore, which blocks: hence the threads.
 
     Ten messages travel in one call, and several calls at once, unless they speak of the same image. All
     calls of one `publish` together may take `publish_timeout_seconds`. Nothing is repeated here: the log
@@ -72,7 +63,7 @@ class SnsPublisher:
             loop = asyncio.get_running_loop()
             try:
                 reports.append(await loop.run_in_executor(self._threads, self._send, batch.entries))
-            except Exception as error:  # noqa: BLE001 - boto3 has no common root of what it raises
+            except Exception as error:  # noqa: BLE001 - botocore has no common root of what it raises
                 return _reason(error)
             return None
 
@@ -89,28 +80,14 @@ class SnsPublisher:
         return Report(known.taken, known.refused | dict.fromkeys(unknown, reason))
 
     @cached_property
-    def _client(self) -> "SNSClient":
+    def _publish_batch(self) -> PublishBatch:
         """Made in the thread, at the first call: it reads files, and may ask the instance for its role."""
-        client: SNSClient = boto3.session.Session().client(
-            "sns",
-            region_name=self._topic.split(":")[3],
-            endpoint_url=self._endpoint,
-            config=Config(
-                connect_timeout=min(1, self._timeout),
-                read_timeout=self._timeout,
-                retries={"total_max_attempts": 1},
-                max_pool_connections=CALLS_AT_ONCE,
-                tcp_keepalive=True,
-                parameter_validation=False,  # the type checker has done it, and it is a tenth of the work
-            ),
-        )
-        client.meta.events.register("before-call.sns.PublishBatch", _encode_once)
-        return client
+        return PublishBatch.to(self._topic, self._endpoint, self._timeout, CALLS_AT_ONCE)
 
     def _send(self, entries: "Sequence[PublishBatchRequestEntryTypeDef]") -> Report:
         """Send one batch. A batch refused for the fault of one message is sent again one by one."""
         try:
-            answer = self._client.publish_batch(TopicArn=self._topic, PublishBatchRequestEntries=entries)
+            answer = self._publish_batch(entries)
         except ClientError as error:
             if _code(error) not in _MESSAGE_FAULTS:
                 raise
@@ -124,20 +101,6 @@ class SnsPublisher:
                 for entry in answer.get("Failed", [])
             },
         )
-
-
-def _encode_once(params: dict[str, Any], **_: object) -> None:
-    """Turn the form into bytes before botocore does, twice (to sign it, to send it), and by character.
-
-    That is half of the processor's time for a message. A body that is no form is left to botocore.
-    """
-    if isinstance(form := params["body"], dict):
-        fields = cast("dict[str, str]", form).items()
-        params["body"] = "&".join([f"{name}={_percent_encoded(value)}" for name, value in fields]).encode()
-
-
-def _percent_encoded(text: str) -> str:
-    return text.encode().decode("latin-1").translate(_PERCENT)
 
 
 @dataclass(slots=True)
