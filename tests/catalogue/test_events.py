@@ -1,5 +1,7 @@
 """The log: nobody who reads by position misses an event, and none is published twice at once."""
 
+from datetime import timedelta
+
 from happenings import image
 from tintype.catalogue import events, identity
 from tintype.catalogue.database import EVERY_OWNER, Database, Tx
@@ -47,6 +49,24 @@ async def test_an_event_is_read_as_it_was_added(database: Database) -> None:
         payload=image_payload(rome),
         created_at=event.created_at,
     )
+
+
+async def test_what_happened_since_a_moment_is_all_there_also_behind_what_is_older(
+    database: Database,
+) -> None:
+    await add(database)
+    async with await database.connect(EVERY_OWNER) as slow, slow.begun():
+        await slow.execute("SELECT")  # begun before the others, and writing after them
+        await add(database, 2)
+        await events.add(slow, Kind.UPLOADED, image())
+    async with database.reading(EVERY_OWNER) as tx:
+        first, since, _, late = await events.page(tx, "local", 0, 10)
+        assert late.created_at < since.created_at
+        assert await events.position_before(tx, "local", since.created_at) == first.position
+        assert await events.position_before(tx, "local", first.created_at) < first.position
+        after_all = since.created_at + timedelta(seconds=1)
+        assert await events.position_before(tx, "local", after_all) == late.position
+        assert await events.position_before(tx, "nobody", after_all) == 0
 
 
 async def test_a_reader_goes_on_from_the_last_position_it_has_seen(database: Database) -> None:

@@ -151,9 +151,22 @@ async def newest_position(tx: Tx, owner: str) -> int:
 
 
 async def position_before(tx: Tx, owner: str, moment: datetime) -> int:
-    """Return the position of the owner's last event before a moment; 0 when there is none."""
+    """Return the position behind which all of the owner's events since a moment stand.
+
+    Places are taken when a transaction writes, and times are of its beginning: an event may stand behind
+    one that is younger. So it is looked for from an hour before, which no transaction takes.
+    """
     cursor = await tx.execute(
-        "SELECT coalesce(max(position), 0) FROM events WHERE owner = %s AND created_at < %s", [owner, moment]
+        """
+        WITH long_before AS (
+            SELECT coalesce(max(position), 0) AS position FROM events
+            WHERE owner = %(owner)s AND created_at < %(moment)s - interval '1 hour'
+        )
+        SELECT coalesce(min(position) FILTER (WHERE created_at >= %(moment)s) - 1, max(position), 0)
+        FROM events
+        WHERE owner = %(owner)s AND position >= (SELECT position FROM long_before)
+        """,
+        {"owner": owner, "moment": moment},
     )
     (position,) = await only(cursor)
     return position
