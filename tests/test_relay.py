@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import LiteralString
 from uuid import UUID
@@ -66,9 +67,11 @@ class Refusal:
     def __init__(self, reason: str = "down") -> None:
         self.reason = reason
         self.asked: list[int] = []
+        self.messages: list[Message] = []
 
     async def publish(self, messages: Sequence[Message]) -> Report:
         self.asked.append(len(messages))
+        self.messages += messages
         return Report(refused={message.position: self.reason for message in messages})
 
 
@@ -179,6 +182,18 @@ async def test_the_oldest_is_published_first(database: Database, relay: Relay) -
         await relay.drain()
 
     assert [line["position"] for line in lines] == sorted(await committed(database))
+
+
+async def test_people_are_told_where_the_image_is_to_be_seen(database: Database) -> None:
+    def link(image_id: UUID) -> tuple[str, datetime]:
+        return f"https://images.example/{image_id}", datetime(2026, 12, 1, tzinfo=UTC)
+
+    told = Refusal()
+    await store(database)
+    await Relay(database, told, 60, Metrics(), link).drain()
+
+    (message,) = told.messages
+    assert f"Open it until 2026-12-01 00:00 UTC: https://images.example/{message.about}" in message.email
 
 
 async def test_a_long_log_is_published_in_one_go(database: Database, relay: Relay, outbox: Path) -> None:

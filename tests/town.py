@@ -23,7 +23,7 @@ from tintype.notify.bell import Bell
 from tintype.notify.lanes import Courier
 from tintype.notify.letters import Letters
 from tintype.notify.notifier import Notifier
-from tintype.objects.local_links import LocalLinks
+from tintype.objects.local_links import LocalLinks, MailedLinks
 from tintype.settings import WebhookSettings
 from tintype.telemetry import Metrics
 
@@ -63,6 +63,7 @@ class Town:
         confirmed: bool = True,
         mode: Mode = Mode.AT_ONCE,
         owner: str = "local",
+        kinds: tuple[str, ...] = ("image.uploaded", "image.updated", "image.deleted"),
         **filter_: Any,  # noqa: ANN401 - JSON
     ) -> Subscription:
         new = NewSubscription(
@@ -71,7 +72,7 @@ class Town:
             channel=channel,
             address=address,
             filter=filter_,
-            kinds=("image.uploaded", "image.updated", "image.deleted"),
+            kinds=kinds,
             mode=mode,
             provider=Provider.TINTYPE,
             secret=SECRET if channel is Channel.WEBHOOK else None,
@@ -110,8 +111,8 @@ async def no_picture(_: Image) -> bytes | None:
 @pytest.fixture
 async def town(database: Database) -> AsyncIterator[Town]:
     box = Letterbox()
-    links = LocalLinks(SECRET)
-    letters = Letters(database, links, no_picture, SECRET, "http://here", 3600)
+    links = MailedLinks(LocalLinks(SECRET), "http://here", 3600, in_bucket=False)
+    letters = Letters(database, links, no_picture, SECRET, "http://here")
 
     def courier() -> Courier:
         return Courier(

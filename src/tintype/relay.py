@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from tintype.catalogue import events
 from tintype.catalogue.database import EVERY_OWNER, Database, Listener, Tx
-from tintype.messaging.publisher import Message, Publisher, Report, message_of
+from tintype.messaging.publisher import Link, Message, Publisher, Report, message_of
 from tintype.model.checkpoint import checkpoint
 from tintype.model.errors import DatabaseUnavailable
 from tintype.model.event import Event
@@ -58,8 +58,17 @@ class Relay:
     NOTIFY is a hint that saves waiting; the poll finds what no hint came for.
     """
 
-    def __init__(self, db: Database, publisher: Publisher, poll_seconds: float, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        db: Database,
+        publisher: Publisher,
+        poll_seconds: float,
+        metrics: Metrics,
+        link: Link | None = None,
+    ) -> None:
+        """Publish to a publisher. `link`: where people see an image that they are told of."""
         self._db = db
+        self._link = link
         self._publisher = publisher
         self._poll_seconds = poll_seconds
         self._metrics = metrics
@@ -152,7 +161,7 @@ class Relay:
         wordless: dict[int, str] = {}
         for event in claimed:
             try:
-                messages.append(message_of(event))
+                messages.append(message_of(event, self._link))
             except Exception as error:  # noqa: BLE001 - a payload that we did not foresee
                 _log.exception("event.wordless", event_id=event.id, position=event.position)
                 wordless[event.position] = repr(error)

@@ -271,13 +271,15 @@ class MailSettings(BaseModel):
         default="tintype@localhost", description="Whom mails come from: `name@example.com`."
     )
     notices_to: str | None = Field(
-        default=None, description="Who is told when a subscription is paused after a day of failures."
+        default=None,
+        description="Who is told when a subscription is paused after a day of failures. Unset: nobody, but "
+        "on a laptop the mail lies with the others.",
     )
     link_seconds: int = Field(
         default=7 * 24 * 3600,
         gt=0,
         le=7 * 24 * 3600,
-        description="How long the links to images in mails live; S3 signs for seven days at most.",
+        description="How long the links to images in mails live.",
     )
     timeout_seconds: float = Field(default=20, gt=0, description="For one mail.")
 

@@ -54,6 +54,7 @@ from tintype.model.subscription_links import (
     confirmation_ends,
     is_code,
     read_ticket,
+    unsubscribe_url,
 )
 from tintype.telemetry import get_logger
 
@@ -353,6 +354,10 @@ class Subscriptions:
         """Agree. Raises what `confirmable` raises."""
         found = await self.confirmable(text)
         return await self._confirm(found)
+
+    def way_out(self, subscription: Subscription) -> str:
+        """Return the link with which the receiver leaves, as the service's own pages write it."""
+        return unsubscribe_url(self.secret, "", subscription)
 
     async def leavable(self, text: str) -> Subscription | None:
         """Return the subscription that a link ends; None when it has ended. Raises `TicketInvalid`."""

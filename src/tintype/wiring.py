@@ -48,7 +48,6 @@ from tintype.messaging.publisher import Publisher
 from tintype.messaging.sns import SnsPublisher
 from tintype.messaging.sns_subscriptions import SnsSubscriptions
 from tintype.messaging.webhook import Webhooks
-from tintype.model.errors import LinkInvalid
 from tintype.model.quota import Quota
 from tintype.model.subscription import Channel, Provider
 from tintype.notify.bell import Bell
@@ -59,7 +58,7 @@ from tintype.notify.thumbnails import AT_ONCE, Thumbnails
 from tintype.objects.direct import DirectUploads
 from tintype.objects.links import Links
 from tintype.objects.local_direct import LocalDirect
-from tintype.objects.local_links import LocalLinks
+from tintype.objects.local_links import LocalLinks, MailedLinks
 from tintype.objects.s3_direct import S3Direct
 from tintype.objects.s3_links import S3Links
 from tintype.objects.store import Objects
@@ -70,10 +69,6 @@ from tintype.telemetry import Metrics
 
 SPOOL_THREADS = 4
 """They hash and write blocks of large bodies; both let go of the interpreter's lock."""
-
-
-LinkCheck = Callable[[UUID, int | None, str], None]
-"""Raises `LinkInvalid` for an image's id with an expiry and a signature that do not belong together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +92,8 @@ class Parts:
     journal: Journal
     purge: Purge
     links: Links
-    verify_link: LinkCheck
+    own_links: LocalLinks
+    """Those that lead back to us, wherever the images are."""
     relay: Relay
     bell: Bell
     notifier: Notifier
@@ -128,19 +124,28 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
         inspector = await _inspector(settings, stack)
         commits = await stack.enter_async_context(Commits.open(database))
         threads = stack.enter_context(ThreadPoolExecutor(SPOOL_THREADS, thread_name_prefix="spool"))
-        relay = Relay(database, _publisher(settings, data_dir), settings.events.poll_seconds, metrics)
+        own_links = LocalLinks(await _secret(database, "links"))
+        mailed = MailedLinks(
+            own_links, _base(settings), settings.mail.link_seconds, in_bucket=settings.objects.in_bucket
+        )
+        relay = Relay(
+            database,
+            _publisher(settings, data_dir),
+            settings.events.poll_seconds,
+            metrics,
+            # Without a public address SNS's readers could not reach it.
+            mailed.to if settings.public_url is not None else None,
+        )
         sns = _sns(settings, stack)
         subscriptions = await _subscriptions(settings, database, sns)
-        links, verify_link = await _links(settings, database)
         bell = Bell(database)
         thumbnails = Thumbnails(objects, inspector, asyncio.Semaphore(AT_ONCE))
         letters = Letters(
             database,
-            links,
+            mailed,
             thumbnails.make,
             subscriptions.secret,
             _base(settings),
-            settings.mail.link_seconds,
         )
         notifier = _notifier(
             settings, database, bell=bell, letters=letters, texts=sns or LoggedTexts(), metrics=metrics
@@ -173,8 +178,8 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
             upkeep=upkeep,
             journal=Journal(database, objects, settings.journal, spool_dir, metrics),
             purge=Purge(database, objects, settings.trash, metrics),
-            links=links,
-            verify_link=verify_link,
+            links=S3Links(settings.objects) if settings.objects.in_bucket else own_links,
+            own_links=own_links,
             relay=relay,
             bell=bell,
             notifier=notifier,
@@ -355,6 +360,7 @@ def channels_of(settings: Settings) -> dict[Channel, Provider]:
 def _notifier(
     settings: Settings, database: Database, *, bell: Bell, letters: Letters, texts: Texts, metrics: Metrics
 ) -> Notifier:
+    from_address = settings.mail.from_address
     courier = Courier(
         db=database,
         webhooks=Webhooks(settings.webhooks),
@@ -365,7 +371,8 @@ def _notifier(
         metrics=metrics,
         timeout_seconds=max(settings.webhooks.timeout_seconds, settings.mail.timeout_seconds),
         parallel=settings.webhooks.parallel,
-        notices_to=settings.mail.notices_to,
+        # On a laptop whoever runs it looks at all mails.
+        notices_to=settings.mail.notices_to or (None if settings.mail.configured else from_address),
         lease_margin_seconds=settings.webhooks.lease_seconds,
     )
     return Notifier(database, courier, bell, settings.events.poll_seconds, metrics)
@@ -389,14 +396,6 @@ def _base(settings: Settings) -> str:
     return (settings.public_url or f"http://{host}:{settings.port}").rstrip("/")
 
 
-async def _links(settings: Settings, database: Database) -> tuple[Links, LinkCheck]:
-    """Return what makes links, and what checks those that come back to us."""
-    if settings.objects.in_bucket:
-        return S3Links(settings.objects), _refuse_link
-    links = LocalLinks(await _secret(database, "links"))
-    return links, links.verify
-
-
 async def _direct_place(
     settings: Settings, database: Database, objects: Objects, spool_dir: Path
 ) -> tuple[DirectUploads, LocalDirect | None]:
@@ -406,10 +405,6 @@ async def _direct_place(
     secret = await _secret(database, "direct uploads")
     local = LocalDirect(objects, spool_dir, secret, settings.limits.max_upload_bytes)
     return local, local
-
-
-def _refuse_link(_image_id: UUID, _expires: int | None, _signature: str) -> None:
-    raise LinkInvalid("The links of this service lead to S3; this is not one of them.")
 
 
 async def _stop(task: asyncio.Task[None]) -> None:

@@ -90,6 +90,9 @@ def test_subscribe_to_png_by_mail_confirm_and_be_told_of_the_png_alone(
         upload(client, "after.png", picture("PNG", seed=903))
         (entry, _) = client.get(f"/v1/subscriptions/{subscription}/deliveries").json()["data"]
         assert (entry["kind"], entry["state"]) == ("image.uploaded", "delivered")
+        assert [(attempt["number"], attempt["error"]) for attempt in entry["log"]] == [(1, None)]
+        dead = client.get(f"/v1/subscriptions/{subscription}/deliveries", params={"state": "dead"})
+        assert dead.json()["data"] == []
         assert len(mail_server.mails) == 2
 
 

@@ -313,5 +313,13 @@ def test_a_person_agrees_and_leaves_with_the_keyboard_alone(
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="You are subscribed").wait_for()
     assert client.get(f"/v1/subscriptions/{made['id']}").json()["status"] == "active"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Do you want to leave?").wait_for()
+    assert client.get(f"/v1/subscriptions/{made['id']}").json()["status"] == "active"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="You have left").wait_for()
+    assert client.get(f"/v1/subscriptions/{made['id']}").json()["status"] == "unsubscribed"
     assert trouble == []
     page.close()

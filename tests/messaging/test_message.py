@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import datetime
 
 import pytest
 from hypothesis import example, given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from happenings import WHEN, event, message, notice
 from tintype.messaging.publisher import MAX_BODY_BYTES, message_of
 from tintype.model.event import Kind
-from tintype.model.image import Facts, Format
+from tintype.model.image import Facts, Format, State
 
 # RFC 20's printable characters; the first one a letter, a digit or a mark (SNS, API_Publish).
 SUBJECT = re.compile(r"[!-~][ -~]{0,98}")
@@ -49,6 +50,30 @@ def test_people_read_a_sentence_and_the_facts() -> None:
         f"When: {WHEN:%Y-%m-%d %H:%M:%S} UTC",
         f"Event: {told.id}",
     ]
+
+
+def test_people_get_a_link_that_says_when_it_ends_as_long_as_the_image_is_there() -> None:
+    def link(image_id: object) -> tuple[str, datetime]:
+        return f"https://images.example/{image_id}", WHEN
+
+    there, gone = event(42), event(43, Kind.DELETED, state=State.DELETED)
+
+    letter = message_of(there, link).email
+
+    assert (
+        f"Open it until 2026-11-22 19:02 UTC: https://images.example/{there.image_id}" in letter.splitlines()
+    )
+    assert message_of(there, link).default == message_of(there).default
+    assert "Open" not in message_of(gone, link).email
+    assert "Open" not in message_of(notice(44), link).email
+
+
+def test_dimensions_are_said_as_the_image_is_seen() -> None:
+    lying = message(facts=Facts(Format.JPEG, width=4000, height=3000, orientation=6))
+
+    assert "JPEG of 3000 x 4000 pixels" in lying.email
+    assert "JPEG of 3000 x 4000 pixels" in lying.sms
+    assert (lying.attributes["width"], lying.attributes["height"]) == (4000, 3000)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from uuid import UUID
 
 import pytest
 
+from happenings import image
 from receiver import Call, Receiver, Reply, confirming
-from tintype.catalogue import deliveries, errands, subscriptions
+from tintype.catalogue import deliveries, errands, events, subscriptions
 from tintype.catalogue.database import EVERY_OWNER
 from tintype.catalogue.errands import ErrandKind
 from tintype.catalogue.mailboxes import AT_ONCE, EVERY
@@ -16,6 +17,7 @@ from tintype.messaging.post import NotTaken
 from tintype.model.delivery import RETRY_SECONDS, LedgerEntry, State
 from tintype.model.event import Kind
 from tintype.model.subscription import Channel, Mode, Status, Subscription
+from tintype.notify.lanes import MAIL_REST_SECONDS
 from town import OPERATOR, Town
 
 
@@ -99,10 +101,16 @@ async def test_a_failure_is_tried_again_by_the_plan_and_given_up_after_it(
     (entry,) = await ledger(town, hearing)
     assert (entry.state, entry.attempts) == (State.DEAD, len(RETRY_SECONDS) + 1)
     assert entry.last_error == "HTTP 500"
+    tries = range(1, len(RETRY_SECONDS) + 2)
+    assert [(each.number, each.status, each.error) for each in entry.log] == [
+        (number, 500, "HTTP 500") for number in tries
+    ]
+    assert [each.at for each in entry.log] == sorted(each.at for each in entry.log)
+    async with town.database.reading("local") as tx:
+        assert await deliveries.page(tx, "local", hearing.id, None, 10, state=State.DEAD) == [entry]
+        assert await deliveries.page(tx, "local", hearing.id, None, 10, state=State.DELIVERED) == []
     assert len({call.id for call in receiver.calls}) == 1
     assert len({call.headers["webhook-signature"] for call in receiver.calls}) >= 1
-    attempts = await town.sql("SELECT number, status, error FROM delivery_attempts ORDER BY number")
-    assert attempts == [(n, 500, "HTTP 500") for n in range(1, len(RETRY_SECONDS) + 2)]
 
 
 async def test_a_receiver_that_asks_for_a_pause_gets_it(
@@ -181,7 +189,28 @@ async def test_a_day_of_failures_pauses_the_subscription(
     (notice,) = town.box.letters
     assert (notice.to, notice.subject) == (OPERATOR, "A subscription was paused")
     assert f"The webhook subscription of {receiver.url} was paused" in notice.text
+    assert f"PATCH to http://here/v1/subscriptions/{hearing.id}" in notice.text
     assert notice.unsubscribe_url is None
+
+
+async def test_the_mailbox_of_its_owner_hears_that_a_subscription_was_paused(
+    town: Town, receiver: Receiver
+) -> None:
+    await town.subscribe("ada@example.org", Channel.EMAIL, owner="ada", kinds=("subscription.paused",))
+    await town.subscribe("bob@example.org", Channel.EMAIL, owner="bob", kinds=("subscription.paused",))
+    await town.subscribe(receiver.url, owner="ada")
+    receiver.answer = lambda _: Reply(500)
+    await town.happen(owner="ada")
+    await town.notifier.drain()
+    await town.sql("UPDATE delivery_lanes SET failing_since = now() - interval '25 hours'")
+    await town.later()
+    await town.notifier.drain()
+    await town.notifier.drain()
+
+    told = {letter.to: letter for letter in town.box.letters}
+    assert told.keys() == {OPERATOR, "ada@example.org"}
+    assert told["ada@example.org"].subject.startswith("Subscription paused: The webhook subscription of")
+    assert "It is of ada." in told[OPERATOR].text
 
 
 async def test_a_success_within_the_day_begins_it_anew(
@@ -333,6 +362,10 @@ async def test_a_test_message_says_that_it_is_one(
 
     (call,) = receiver.calls
     assert call.told["type"] == "subscription.test"
+    assert call.told["data"]["subscription_id"] == str(hearing.id)
+    assert call.told["data"]["unsubscribe_url"].startswith(
+        "http://here/v1/subscriptions/unsubscribe?token=u."
+    )
     assert UUID(call.id)
 
 
@@ -353,8 +386,14 @@ async def test_a_burst_is_one_mail_and_then_there_is_peace(town: Town) -> None:
     await town.subscribe("ada@example.org", Channel.EMAIL)
     await town.happen()
     await town.notifier.drain()
-    for _ in range(1000):
-        await town.happen()
+    rest = await town.sql("SELECT extract(epoch FROM not_before - mailed_at)::int FROM delivery_lanes")
+    assert rest == [(MAIL_REST_SECONDS[1],)]
+    await town.sql(
+        "UPDATE delivery_lanes SET not_before = now() + interval '1 hour'"
+    )  # a burst takes its time
+    async with town.database.transaction(EVERY_OWNER) as tx:
+        for _ in range(1000):
+            await events.add(tx, Kind.UPLOADED, image())
     await town.notifier.drain()
     assert len(town.box.letters) == 1
 

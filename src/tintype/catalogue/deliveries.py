@@ -7,12 +7,23 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 from tintype.catalogue.database import Tx, only
-from tintype.model.delivery import PATIENCE, Attempt, Delivery, Lane, LedgerEntry, State
+from tintype.model.delivery import (
+    PATIENCE,
+    Attempt,
+    Delivery,
+    Lane,
+    LedgerEntry,
+    LoggedAttempt,
+    State,
+)
 from tintype.model.event import Event, Kind
 from tintype.model.subscription import Mode
 
 KEEP_DAYS = 30
 """For so long a settled delivery can be looked up and replayed by its place in the ledger."""
+
+LOGGED = 20
+"""Attempts of a delivery that its owner is shown; replays can make any number of them."""
 
 _LANE: LiteralString = "owner, subscription_id, fence, failures"
 _DELIVERY: LiteralString = """
@@ -352,15 +363,22 @@ async def waiting(tx: Tx) -> float | None:
 
 
 async def page(
-    tx: Tx, owner: str, subscription_id: UUID, before: tuple[datetime, UUID] | None, limit: int
+    tx: Tx,
+    owner: str,
+    subscription_id: UUID,
+    before: tuple[datetime, UUID] | None,
+    limit: int,
+    *,
+    state: State | None = None,
 ) -> list[LedgerEntry]:
-    """Return a subscription's deliveries, the newest first, from behind one on."""
+    """Return a subscription's deliveries, the newest first, from behind one on; of one state, if named."""
     moment, identity = before or (None, None)
     cursor = await tx.execute(
         f"""
         SELECT {_ENTRY} FROM deliveries
         WHERE owner = %(owner)s AND subscription_id = %(subscription)s
             AND (%(moment)s::timestamptz IS NULL OR (created_at, id) < (%(moment)s, %(id)s::uuid))
+            AND (%(state)s::text IS NULL OR state = %(state)s)
         ORDER BY created_at DESC, id DESC LIMIT %(limit)s
         """,
         {
@@ -369,11 +387,35 @@ async def page(
             "moment": moment,
             "id": identity,
             "limit": limit,
+            "state": state,
         },
     )
+    found = await cursor.fetchall()
+    attempts = await _attempts(tx, subscription_id, [row[0] for row in found])
     return [
-        LedgerEntry(a, b, c, d, State(state), *rest) for a, b, c, d, state, *rest in await cursor.fetchall()
+        LedgerEntry(a, b, c, d, State(state), *rest, log=tuple(attempts[a]))
+        for a, b, c, d, state, *rest in found
     ]
+
+
+async def _attempts(
+    tx: Tx, subscription_id: UUID, delivery_ids: Sequence[UUID]
+) -> dict[UUID, list[LoggedAttempt]]:
+    """Return the last attempts at each of these deliveries, oldest first."""
+    cursor = await tx.execute(
+        """
+        SELECT made.delivery_id, made.number, made.at, made.milliseconds, made.status, made.error
+        FROM delivery_attempts AS made
+        JOIN deliveries AS d ON d.subscription_id = made.subscription_id AND d.id = made.delivery_id
+        WHERE made.subscription_id = %s AND made.delivery_id = ANY(%s) AND made.number > d.attempts - %s
+        ORDER BY made.number
+        """,
+        [subscription_id, list(delivery_ids), LOGGED],
+    )
+    attempts: dict[UUID, list[LoggedAttempt]] = {each: [] for each in delivery_ids}
+    for delivery_id, *attempt in await cursor.fetchall():
+        attempts[delivery_id].append(LoggedAttempt(*attempt))
+    return attempts
 
 
 def _state(attempt: Attempt, pause: float | None) -> State:

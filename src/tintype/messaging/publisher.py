@@ -3,14 +3,15 @@
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import UUID
 
 from tintype.model.event import Event, Kind
 from tintype.model.event_attributes import Attribute, attributes_of
+from tintype.model.image import State
 
 MAX_BODY_BYTES = 64 * 1024
 """Of the machine's JSON. A JSON string inside JSON at most doubles, and it is put into one twice
@@ -22,6 +23,9 @@ MAX_SUBJECT_CHARS = 99
 
 MAX_SMS_CHARS = 140
 """SNS sends 140 bytes as one SMS; ours are ASCII, and longer ones would be charged as several."""
+
+LYING = 5
+"""Of `orientation`, from here on width and height change places (Exif 2.3, tag 274)."""
 
 _LONG_PARTS = ("attributes", "camera")
 """Parts of the payload whose length or content the sender or the camera decides."""
@@ -43,6 +47,10 @@ _NOTICES = {
 
 # What the JSON encoder leaves alone and SNS refuses (its FAQ: the characters of XML 1.0 only).
 _NOT_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
+
+
+Link = Callable[[UUID], tuple[str, datetime]]
+"""Returns where an image is to be seen, and until when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +103,9 @@ class Publisher(Protocol):
         ...
 
 
-def message_of(event: Event) -> Message:
-    """Return what is told of an event."""
-    words = _words_of_image(event) if event.kind.about_image else _words_of_notice(event)
+def message_of(event: Event, link: Link | None = None) -> Message:
+    """Return what is told of an event; to people with a link to the image, where there is what makes one."""
+    words = _words_of_image(event, link) if event.kind.about_image else _words_of_notice(event)
     return Message(
         position=event.position,
         id=event.id,
@@ -118,13 +126,13 @@ class _Words:
     sms: str
 
 
-def _words_of_image(event: Event) -> _Words:
+def _words_of_image(event: Event, link: Link | None) -> _Words:
     image = event.payload
     name = visible(image["filename"])
     headline, verb = _HEADLINES[event.kind]
     return _Words(
         subject=_fit(f"{headline}: ", _ascii(name), "", MAX_SUBJECT_CHARS),
-        email=_letter(event, name, verb),
+        email=_letter(event, name, verb, link),
         sms=_fit(f"{headline}: ", _ascii(name), f", {facts_of(image)}", MAX_SMS_CHARS),
     )
 
@@ -174,11 +182,12 @@ def body_of(event: Event) -> str:
     return storable_json(envelope | {"omitted": list(_LONG_PARTS), "data": short})
 
 
-def _letter(event: Event, name: str, verb: str) -> str:
+def _letter(event: Event, name: str, verb: str, link: Link | None) -> str:
     """Return the plain text of a mail."""
     image = event.payload
     lines = [
         f"{name} {verb}: {facts_of(image)}.",
+        *_way_to(event, link),
         "",
         f"Image: {event.image_id}",
         f"Owner: {visible(event.owner)}",
@@ -186,6 +195,13 @@ def _letter(event: Event, name: str, verb: str) -> str:
         *_signature(event),
     ]
     return "\n".join(lines)
+
+
+def _way_to(event: Event, link: Link | None) -> list[str]:
+    if link is None or event.image_id is None or event.payload["state"] != State.READY:
+        return []
+    url, until = link(event.image_id)
+    return ["", f"Open it until {until:%Y-%m-%d %H:%M} UTC: {url}"]
 
 
 def _signature(event: Event) -> list[str]:
@@ -198,12 +214,24 @@ def _signature(event: Event) -> list[str]:
 
 def facts_of(image: Mapping[str, Any]) -> str:
     """Return an image's payload in a few words: format, dimensions, size."""
-    kind = image["content_type"].partition("/")[2].upper()
-    return f"{kind} of {image['width']} x {image['height']} pixels, {_size(image['bytes'])}"
+    return f"{type_of(image)} of {dimensions_of(image)}, {size_of(image)}"
 
 
-def _size(count: int) -> str:
-    """Return bytes as people say them (SI units)."""
+def type_of(image: Mapping[str, Any]) -> str:
+    """Return an image's format by its short name: "JPEG"."""
+    return image["content_type"].partition("/")[2].upper()
+
+
+def dimensions_of(image: Mapping[str, Any]) -> str:
+    """Return an image's dimensions as it is seen: turned, where its pixels are stored lying."""
+    sides = (image["width"], image["height"])
+    width, height = reversed(sides) if image["orientation"] >= LYING else sides
+    return f"{width} x {height} pixels"
+
+
+def size_of(image: Mapping[str, Any]) -> str:
+    """Return an image's length as people say it (SI units)."""
+    count = image["bytes"]
     for unit, power in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= power:
             return f"{count / power:.1f} {unit}"

@@ -73,6 +73,18 @@ class Lane:
 
 
 @dataclass(frozen=True, slots=True)
+class LoggedAttempt:
+    """An attempt as its owner sees it."""
+
+    number: int
+    at: datetime
+    milliseconds: int
+    status: int | None
+    error: str | None
+    """None: it was delivered."""
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerEntry:
     """A delivery as its owner sees it."""
 
@@ -87,3 +99,5 @@ class LedgerEntry:
     settled_at: datetime | None
     last_status: int | None
     last_error: str | None
+    log: tuple[LoggedAttempt, ...]
+    """The last attempts, oldest first."""

@@ -19,7 +19,7 @@ from tintype.model.delivery import CONFIRMATION, PATIENCE, RETRY_SECONDS, TEST, 
 from tintype.model.errors import AddressRefused, TintypeError
 from tintype.model.event import Kind
 from tintype.model.subscription import Channel, Status, Subscription, reader_key
-from tintype.model.subscription_links import confirmation_code
+from tintype.model.subscription_links import confirmation_code, unsubscribe_url
 from tintype.notify.letters import Letters
 from tintype.telemetry import Metrics, get_logger
 
@@ -135,7 +135,7 @@ class Courier:
                 if last.goes_on and time.monotonic() < ends and not self.stopping.is_set():
                     # An address that failed is asked with one message, not with many.
                     due = await deliveries.due(tx, lane, 1 if last.lane.failures else self.parallel)
-            await self._notify(last.notice)
+            await self._notify(subscription, last.notice)
             if not due:
                 return last.rest_seconds
             attempts = await asyncio.gather(*map(bring, due))
@@ -156,7 +156,8 @@ class Courier:
     def _body(self, subscription: Subscription, delivery: Delivery) -> bytes:
         if delivery.event is not None:
             return body_of(delivery.event).encode()
-        data = {"subscription_id": str(subscription.id)}
+        leave = unsubscribe_url(self.secret, self.letters.base_url, subscription)
+        data = {"subscription_id": str(subscription.id), "unsubscribe_url": leave}
         kind = "subscription.test"
         if delivery.kind == CONFIRMATION:
             kind = "subscription.verification"
@@ -192,6 +193,9 @@ class Courier:
         name = _name_of(bundle)
         first, *others = bundle
         letter = await self.letters.write(subscription, bundle, name)
+        async with self.db.transaction(EVERY_OWNER) as tx:  # pictures take their time
+            if not await deliveries.hold(tx, lane, self.lease_seconds):
+                return 0
         attempt = await _tried(first, self.post.send(letter))
         checkpoint("after-delivery")
         attempts = [attempt, *(replace(attempt, delivery=other) for other in others)]
@@ -202,10 +206,8 @@ class Courier:
             mails = await deliveries.mailed(tx, lane) if attempt.error is None else 0
             if counts and not mails:
                 await mailboxes.give_back(tx, mailbox)
-        await self._notify(last.notice)
-        if not counts or not mails:
-            return last.rest_seconds
-        return MAIL_REST_SECONDS[mails] if mails < len(MAIL_REST_SECONDS) else LONGEST_MAIL_REST_SECONDS
+        await self._notify(subscription, last.notice)
+        return _peace(mails) if counts and mails else last.rest_seconds
 
     async def _record(
         self, tx: Tx, lane: Lane, subscription: Subscription, attempts: Sequence[Attempt]
@@ -252,12 +254,12 @@ class Courier:
         _log.warning("subscription.paused", subscription_id=subscription.id, reason=why)
         return summary
 
-    async def _notify(self, notice: str | None) -> None:
+    async def _notify(self, subscription: Subscription, notice: str | None) -> None:
         """Tell the operator, if there is something to tell; the event tells those who asked to hear of it."""
         if notice is None or self.notices_to is None:
             return
         try:
-            await self.post.send(self.letters.notice(self.notices_to, notice))
+            await self.post.send(self.letters.notice(self.notices_to, subscription, notice))
         except NotTaken as error:
             _log.warning("notice.not_taken", reason=str(error))
 
@@ -297,6 +299,11 @@ def _pause(attempt: Attempt) -> float | None:
     if attempt.hopeless or step >= len(RETRY_SECONDS):
         return None
     return max(RETRY_SECONDS[step] * _jitter(), attempt.retry_seconds or 0)
+
+
+def _peace(mails: int) -> float:
+    """Return for how long an address is left alone after so many mails in a row."""
+    return MAIL_REST_SECONDS[mails] if mails < len(MAIL_REST_SECONDS) else LONGEST_MAIL_REST_SECONDS
 
 
 def _jitter() -> float:

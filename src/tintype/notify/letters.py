@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,16 +12,22 @@ import jinja2
 from tintype.catalogue import images
 from tintype.catalogue.database import Database
 from tintype.messaging.post import Letter, Picture
-from tintype.messaging.publisher import facts_of, headline_of, name_of, visible
+from tintype.messaging.publisher import (
+    dimensions_of,
+    facts_of,
+    headline_of,
+    name_of,
+    size_of,
+    type_of,
+    visible,
+)
 from tintype.model.delivery import CONFIRMATION, Delivery
-from tintype.model.errors import StorageUnavailable
 from tintype.model.event import Event
 from tintype.model.identity import LOCAL
 from tintype.model.image import Image, State
 from tintype.model.subscription import Subscription
 from tintype.model.subscription_links import confirm_url, unsubscribe_url
-from tintype.objects.keys import original_key
-from tintype.objects.links import Links
+from tintype.objects.local_links import MailedLinks
 
 SHOWN = 20
 """Events that one mail tells of; the others are counted."""
@@ -29,6 +35,8 @@ MAX_SUBJECT = 150
 MAX_NAME = 80
 """Of a name that stands in a list."""
 GREY = "#e8e4dd"
+PICTURES_SECONDS = 20
+"""For all pictures of a mail: those that are not made by then are left out. A lane's lease is longer."""
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("tintype.notify"),
@@ -52,8 +60,14 @@ class _Item:
     detail: str
     colour: str
     facts: list[tuple[str, str]]
-    url: str | None
+    link: tuple[str, datetime] | None
+    """And until when it works."""
     picture: Picture | None
+
+    @property
+    def url(self) -> str | None:
+        """Where the image is to be seen."""
+        return self.link[0] if self.link else None
 
     @property
     def short_name(self) -> str:
@@ -66,13 +80,13 @@ class Letters:
     """Writes mails. Pictures and links are of images that are there now."""
 
     db: Database
-    links: Links
+    links: MailedLinks
     thumbnail: Thumbnail
     secret: bytes
     """Makes the links of subscriptions."""
     base_url: str
     """How people reach the service."""
-    link_seconds: int
+    pictures_seconds: float = PICTURES_SECONDS
 
     async def write(self, subscription: Subscription, bundle: Sequence[Delivery], name: UUID) -> Letter:
         """Write the mail that a bundle of deliveries makes."""
@@ -89,9 +103,15 @@ class Letters:
             leave=unsubscribe_url(self.secret, self.base_url, subscription),
         )
 
-    def notice(self, address: str, sentence: str) -> Letter:
-        """Write a sentence to whoever runs the service."""
-        return self._words(address, str(uuid4()), "A subscription was paused", [visible(sentence)])
+    def notice(self, address: str, subscription: Subscription, sentence: str) -> Letter:
+        """Write to whoever runs the service that a subscription was paused, and what to do."""
+        owner = [] if subscription.owner == LOCAL.owner else [f"It is of {visible(subscription.owner)}."]
+        resume = (
+            f'When the address is back, send {{"status": "active"}} by PATCH to {self.base_url}'
+            f"/v1/subscriptions/{subscription.id}: it is told then what has waited."
+        )
+        paragraphs = [visible(sentence), *owner, resume]
+        return self._words(address, str(uuid4()), "A subscription was paused", paragraphs)
 
     def _invitation(self, subscription: Subscription, name: UUID) -> Letter:
         return self._words(
@@ -103,14 +123,18 @@ class Letters:
                     f"{_asker(subscription)} asked that {subscription.address} is told of images by mail. "
                     "If you want that, confirm it: the link works for 48 hours."
                 ),
-                "If you do not, do nothing. You will hear nothing more.",
             ],
             button=("Confirm the subscription", confirm_url(self.secret, self.base_url, subscription)),
+            otherwise="If you do not, do nothing. You will hear nothing more.",
         )
 
     async def _news(self, subscription: Subscription, told: Sequence[Event], name: UUID) -> Letter:
         newest = list(reversed(told))[:SHOWN]
-        items = await asyncio.gather(*(self._item(event, number) for number, event in enumerate(newest)))
+        enough = asyncio.get_running_loop().time() + self.pictures_seconds
+        items = await asyncio.gather(
+            *(self._item(event, number, enough) for number, event in enumerate(newest))
+        )
+        links = [item.link for item in items if item.link is not None]
         single = len(told) == 1
         first = items[0]
         heading = f"{first.headline}: {first.name}" if single else _count(told)
@@ -123,8 +147,7 @@ class Letters:
             "single": single,
             "mixed": len({event.kind for event in told}) > 1,
             "more": len(told) - len(items),
-            "any_url": any(item.url for item in items),
-            "expires": f"{datetime.now(UTC) + timedelta(seconds=self.link_seconds):%d %B %Y, %H:%M} UTC",
+            "expires": _moment(min(until for _, until in links)) if links else None,
             "unsubscribe_url": leave,
         }
         return _letter(
@@ -136,43 +159,40 @@ class Letters:
             pictures=tuple(item.picture for item in items if item.picture is not None),
         )
 
-    async def _item(self, event: Event, number: int) -> _Item:
-        when = f"{event.created_at.astimezone(UTC):%d %B %Y, %H:%M} UTC"
+    async def _item(self, event: Event, number: int, enough: float) -> _Item:
+        when = _moment(event.created_at)
         name, headline = name_of(event), headline_of(event)
         if event.image_id is None:
             return _Item(name, headline, when, "", GREY, [("When", when)], None, None)
         payload = event.payload
-        url, data = await self._shown(event.owner, event.image_id)
+        link, data = await self._shown(event.owner, event.image_id, enough)
         picture = None if data is None else Picture(f"image{number}", "image/jpeg", data)
         facts = [
             ("Name", name),
-            ("Type", facts_of(payload).partition(" ")[0]),
-            ("Dimensions", f"{payload['width']} x {payload['height']} pixels"),
-            ("Size", facts_of(payload).rpartition(", ")[2]),
+            ("Type", type_of(payload)),
+            ("Dimensions", dimensions_of(payload)),
+            ("Size", size_of(payload)),
             *([] if event.owner == LOCAL.owner else [("By", visible(event.owner))]),
             *([("Tags", visible(", ".join(payload["tags"])))] if payload["tags"] else []),
             ("When", when),
         ]
         colour = payload.get("dominant_color") or GREY
-        return _Item(name, headline, when, facts_of(payload), colour, facts, url, picture)
+        return _Item(name, headline, when, facts_of(payload), colour, facts, link, picture)
 
-    async def _shown(self, owner: str, image_id: UUID) -> tuple[str | None, bytes | None]:
-        """Return a link to an image and its picture, as far as it is there now."""
+    async def _shown(
+        self, owner: str, image_id: UUID, enough: float
+    ) -> tuple[tuple[str, datetime] | None, bytes | None]:
+        """Return a link to an image, with its end, and its picture, as far as it is there now."""
         async with self.db.reading(owner) as tx:
             image = await images.find(tx, owner, image_id)
         if image is None or image.state is not State.READY:
             return None, None
         try:
-            url = await self.links.sign(
-                image,
-                original_key(image.id),
-                expires_in=self.link_seconds,
-                base_url=self.base_url,
-                attachment=False,
-            )
-        except StorageUnavailable:
-            url = None
-        return url, await self.thumbnail(image)
+            async with asyncio.timeout_at(enough):
+                picture = await self.thumbnail(image)
+        except TimeoutError:
+            picture = None
+        return self.links.to(image.id), picture
 
     def _words(
         self,
@@ -182,6 +202,7 @@ class Letters:
         paragraphs: list[str],
         *,
         button: tuple[str, str] | None = None,
+        otherwise: str = "",
         leave: str | None = None,
     ) -> Letter:
         label, url = button or ("", None)
@@ -192,9 +213,16 @@ class Letters:
             "paragraphs": paragraphs,
             "button": label,
             "button_url": url,
+            "otherwise": otherwise,
             "unsubscribe_url": leave,
         }
         return _letter("words", values, to=address, message_id=message_id, leave=leave)
+
+
+def _moment(moment: datetime) -> str:
+    """Return a moment as people write it: "1 May 2026, 08:30 UTC"."""
+    utc = moment.astimezone(UTC)
+    return f"{utc.day} {utc:%B %Y, %H:%M} UTC"
 
 
 def _asker(subscription: Subscription) -> str:

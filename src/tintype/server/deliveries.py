@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from tintype.catalogue import deliveries
-from tintype.model.delivery import LedgerEntry
+from tintype.model.delivery import LedgerEntry, State
 from tintype.model.errors import CursorInvalid, SubscriptionNotFound
 from tintype.server.access import owner_of
 from tintype.server.context import context_of
@@ -30,7 +30,24 @@ _SHOWN: dict[str, Any] = {
     "settled_at": "2026-05-02T08:00:00Z",
     "last_status": 200,
     "last_error": None,
+    "log": [
+        {"number": 1, "at": "2026-05-02T08:00:00Z", "milliseconds": 84, "status": 200, "error": None},
+    ],
 }
+
+StateName = Literal["pending", "delivered", "dead", "cancelled"]
+
+
+class AttemptOut(BaseModel):
+    """One attempt at a delivery."""
+
+    model_config = ConfigDict(title="DeliveryAttempt")
+
+    number: int
+    at: datetime
+    milliseconds: int
+    status: int | None = Field(description="Of the answer, by HTTP or SMTP.")
+    error: str | None = Field(description="Why it failed; none: it was delivered.")
 
 
 class DeliveryOut(BaseModel):
@@ -42,15 +59,14 @@ class DeliveryOut(BaseModel):
     kind: str = Field(description="Of the event; or `confirmation`, `test`.")
     position: int | None = Field(description="Of the event, in the log.")
     image_id: UUID | None
-    state: Literal["pending", "delivered", "dead", "cancelled"] = Field(
-        description="`dead`: given up after a day of attempts; a replay brings it back."
-    )
+    state: StateName = Field(description="`dead`: given up after a day of attempts; a replay brings it back.")
     attempts: int
     created_at: datetime
     next_attempt_at: datetime | None = Field(description="While it is pending.")
     settled_at: datetime | None
     last_status: int | None = Field(description="Of the last attempt, by HTTP or SMTP.")
     last_error: str | None = Field(description="Why the last attempt failed.")
+    log: list[AttemptOut] = Field(description="The attempts, oldest first; of many the last.")
 
 
 class DeliveryPage(BaseModel):
@@ -67,6 +83,7 @@ class LedgerParams(BaseModel):
 
     limit: int = Field(default=50, ge=1, le=200)
     cursor: str | None = Field(default=None, max_length=200, description="`next_cursor` of the page before.")
+    state: StateName | None = Field(default=None, description="`dead`: what was given up. None: all.")
 
 
 @router.get(
@@ -82,7 +99,8 @@ async def list_deliveries(
     await context.parts.subscriptions.find(owner, subscription_id)
     before = None if params.cursor is None else place_of(params.cursor)
     async with context.database.reading(owner) as tx:
-        found = await deliveries.page(tx, owner, subscription_id, before, params.limit)
+        state = None if params.state is None else State(params.state)
+        found = await deliveries.page(tx, owner, subscription_id, before, params.limit, state=state)
     following = cursor_after(found[-1].created_at, found[-1].id) if len(found) == params.limit else None
     body = {"data": [_resource(entry) for entry in found], "next_cursor": following}
     return Response(orjson.dumps(body), media_type="application/json")

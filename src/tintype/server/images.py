@@ -203,7 +203,7 @@ async def image_content(
     if params.signature is None:
         owner = owner_of(request)
     else:
-        context.parts.verify_link(image_id, params.expires, params.signature)
+        context.parts.own_links.verify(image_id, params.expires, params.signature)
         owner = await _owner_of_linked(context, image_id)
     async with context.database.reading(owner) as tx:
         image = _found(await images.find(tx, owner, image_id))

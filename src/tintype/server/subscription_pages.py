@@ -156,8 +156,9 @@ async def confirm_by_link(request: Request, token: Token) -> Response:
         confirmed = await subscriptions.confirm_by_link(token)
         body = (
             f"<p>From now on <strong>{_sender(confirmed)}</strong> tells you about images.</p>\n"
-            f'{_facts(confirmed)}\n<p class="small">Every message has a link with which you leave again. You '
-            "can close this page.</p>"
+            f"{_facts(confirmed)}\n"
+            f'<p class="small">You can close this page. You leave by the link in every message, or '
+            f'<a href="{html.escape(subscriptions.way_out(confirmed))}">here</a>.</p>'
         )
         return _page("You are subscribed", body, look="done")
 

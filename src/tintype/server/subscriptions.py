@@ -149,7 +149,8 @@ class SubscriptionPatch(BaseModel):
     kinds: Kinds | None = None
     mode: ModeName | None = None
     status: Literal["active", "paused"] | None = Field(
-        default=None, description="`paused` tells nothing, and remembers nothing; `active` resumes."
+        default=None,
+        description="`paused` tells nothing, and keeps what waited until then; `active` resumes.",
     )
 
 
