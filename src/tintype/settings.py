@@ -365,6 +365,12 @@ class LimitsSettings(BaseModel):
         gt=0,
         description="Bodies being received or stored at once; beyond: 503 with `Retry-After`.",
     )
+    max_wait_seconds: float = Field(
+        default=5,
+        ge=0,
+        description="Uploads that would wait longer than this for an owner's others to be stored are refused "
+        "before they are read: 503 with `Retry-After`. 0: never.",
+    )
     min_bytes_per_second: int = Field(
         default=1024, ge=0, description="A body slower than this over half a minute is cut. 0: never."
     )

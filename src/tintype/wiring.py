@@ -36,6 +36,7 @@ from tintype.ingest.budget import Budget
 from tintype.ingest.direct import Direct
 from tintype.ingest.finish import Ingest
 from tintype.ingest.pieces import Pieces
+from tintype.ingest.pressure import Pressure
 from tintype.ingest.quotas import Quotas
 from tintype.ingest.receive import Receiver
 from tintype.ingest.sessions import Sessions
@@ -154,7 +155,9 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
         quotas = quotas_of(database, settings)
         metrics.in_flight_bytes.set_function(lambda: budget.in_flight)
         receiver = Receiver(settings.limits, spool_dir, budget, threads)
-        ingest = Ingest(inspector, objects, commits, quotas, metrics)
+        ingest = Ingest(
+            inspector, objects, commits, quotas, Pressure(settings.limits.max_wait_seconds), metrics
+        )
         pieces = Pieces(database, objects, receiver, settings.limits)
         sessions = Sessions(database, pieces, ingest, settings.limits)
         place, local_direct = await _direct_place(settings, database, objects, spool_dir)

@@ -113,10 +113,10 @@ def test_a_full_quota_is_told_before_the_body_is_sent_and_a_repeat_gets_its_answ
     assert (form.status_code, form.json()["code"]) == (413, "quota_exceeded")
 
 
-def head_only(service: Service, length: int) -> bytes:
+def head_only(service: Service, length: int, patience: float = 20) -> bytes:
     """Announce a body, send nothing of it, and return how the answer begins."""
     host, port = service.base.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=patience) as connection:
         head = f"POST /v1/images HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n"
         connection.sendall(head.encode())
         return connection.recv(65536)
@@ -279,3 +279,26 @@ def test_a_resumable_upload_without_room_is_refused_when_it_is_begun(two: list[S
     assert refused.status_code == 413
     assert "quota" in refused.text
     assert begun.status_code == 201
+
+
+def test_a_queue_that_stays_refuses_newcomers_before_their_bodies_and_keeps_who_waits(
+    serve: Serve, database_url: str
+) -> None:
+    service = serve(TINTYPE_DATABASE__URL=database_url, TINTYPE_LIMITS__MAX_WAIT_SECONDS="0.3")
+    with ThreadPoolExecutor(20) as threads, psycopg.connect(database_url) as holder:
+        holder.execute("LOCK TABLE images IN ACCESS EXCLUSIVE MODE")
+        waiting = [threads.submit(send, service, some(seed)) for seed in range(200, 220)]
+        ends = time.monotonic() + 20
+        refused = b""
+        while not refused:
+            assert time.monotonic() < ends
+            with contextlib.suppress(TimeoutError):  # it was let in, and is waited for
+                refused = head_only(service, LENGTH, patience=0.5)
+        alive = httpx.get(f"{service.base}/healthz")
+        holder.rollback()
+
+        assert refused.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: " in refused.lower()
+        assert alive.status_code == 200
+        assert {each.result().status_code for each in waiting} == {201}
+    assert send(service, some(220)).status_code == 201

@@ -19,6 +19,7 @@ from tintype.imaging.inspect import Inspector
 from tintype.ingest.budget import Budget
 from tintype.ingest.finish import Ingest
 from tintype.ingest.pieces import Pieces
+from tintype.ingest.pressure import Pressure
 from tintype.ingest.quotas import Quotas
 from tintype.ingest.receive import Receiver
 from tintype.ingest.sessions import Sessions
@@ -67,7 +68,7 @@ async def sessions(
     async with Commits.open(database) as commits:
         inspector = Inspector(ImagingSettings(inspect="header"), None)
         quotas = Quotas(database, Quota(None, None))
-        ingest = Ingest(inspector, objects, commits, quotas, Metrics())
+        ingest = Ingest(inspector, objects, commits, quotas, Pressure(5), Metrics())
         receiver = Receiver(limits, tmp_path, Budget(limits, tmp_path), threads)
         pieces = Pieces(database, objects, receiver, limits)
         sessions = Sessions(database, pieces, ingest, limits)

@@ -92,6 +92,11 @@ class Client(asyncio.Protocol):
         self._transport.writelines(pieces)
         return await self._answer
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._transport is None or self._transport.is_closing()
+
     def close(self) -> None:
         """Hang up."""
         if self._transport is not None:

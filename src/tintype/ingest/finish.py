@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from tintype.catalogue.commits import Commits
 from tintype.imaging.inspect import Inspector
+from tintype.ingest.pressure import Pressure
 from tintype.ingest.quotas import Quotas
 from tintype.model.body import Body
 from tintype.model.checkpoint import checkpoint
@@ -26,6 +27,7 @@ class Ingest:
     objects: Objects
     commits: Commits
     quotas: Quotas
+    pressure: Pressure
     metrics: Metrics
 
     async def finish(self, upload: Upload, body: Body) -> Outcome:
@@ -38,7 +40,8 @@ class Ingest:
         nothing was stored, or (503) it is not known, and the same request again is safe.
         """
         try:
-            outcome = await self._finish(upload, body)
+            with self.pressure.finishing(upload.owner):
+                outcome = await self._finish(upload, body)
         except TintypeError as error:
             self.metrics.uploads.labels(upload.protocol, error.code, "").inc()
             _LOG.info("upload.refused", image_id=str(upload.id), protocol=upload.protocol, problem=error.code)

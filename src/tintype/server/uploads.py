@@ -223,9 +223,12 @@ async def received_form(
 async def _room(request: Request, length: int | None) -> AsyncGenerator[UUID | None]:
     """Hold room in the owner's quota for the time of the request; None where there is no quota.
 
+    Raises `QuotaExceeded`, and `Overloaded` where the owner's uploads wait too long already.
+
     A repeated request gets the answer of the first one, even when that has used the quota up.
     """
     context, owner = context_of(request), owner_of(request)
+    context.ingest.pressure.check(owner)
     try:
         room = await context.parts.quotas.admit(owner, length)
     except QuotaExceeded:
