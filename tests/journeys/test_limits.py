@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from identified import first_keys
 from made_images import hungry_png
 from pictures import picture
 from service import COMMAND, Service
+from tintype.ingest.pressure import FEW
 
 TINTYPE = COMMAND[0]
 LENGTH = 8192
@@ -285,9 +287,10 @@ def test_a_queue_that_stays_refuses_newcomers_before_their_bodies_and_keeps_who_
     serve: Serve, database_url: str
 ) -> None:
     service = serve(TINTYPE_DATABASE__URL=database_url, TINTYPE_LIMITS__MAX_WAIT_SECONDS="0.3")
-    with ThreadPoolExecutor(20) as threads, psycopg.connect(database_url) as holder:
+    with ThreadPoolExecutor(20) as threads, psycopg.connect(database_url) as holder, service.client() as all_:
         holder.execute("LOCK TABLE images IN ACCESS EXCLUSIVE MODE")
-        waiting = [threads.submit(send, service, some(seed)) for seed in range(200, 220)]
+        bodies = [some(seed) for seed in range(200, 220)]
+        waiting = [threads.submit(all_.post, "/v1/images", content=body) for body in bodies]
         ends = time.monotonic() + 20
         refused = b""
         while not refused:
@@ -300,5 +303,7 @@ def test_a_queue_that_stays_refuses_newcomers_before_their_bodies_and_keeps_who_
         assert refused.startswith(b"HTTP/1.1 503 ")
         assert b"retry-after: " in refused.lower()
         assert alive.status_code == 200
-        assert {each.result().status_code for each in waiting} == {201}
+        answers = Counter(each.result().status_code for each in waiting)
+    assert answers[201] >= FEW  # those who were let in; one or another came too late
+    assert answers[201] + answers[503] == len(waiting)
     assert send(service, some(220)).status_code == 201
