@@ -5,7 +5,7 @@ UV := .tools/bin/uv
 RUN := .venv/bin/
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test faults endurance check format bench conformance sbom audit docs bundle synth deploy instance clean
+.PHONY: help serve test faults soak endurance check format bench conformance sbom audit docs bundle synth deploy instance clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -21,6 +21,9 @@ test: .venv/.all ## Install what the tests need and run them
 faults: .venv/.all ## Break Tintype in every way, at length, and print what became of it; ARGS=--docs keeps the table
 	@bash tests/system-packages.sh
 	cd tests && ../$(RUN)python -m faults $(ARGS)
+
+soak: .venv/.all ## Half an hour of everything at once with faults by seed; SECONDS=1800 SEED=number
+	SOAK_SECONDS=$(or $(SECONDS),1800) SOAK_SEED=$(or $(SEED),0) $(RUN)pytest -q -s tests/faults/test_soak.py
 
 endurance: .venv/.all ## Ten minutes of uploads and deletions beside two aggressive checkers: nothing is lost
 	TINTYPE_AGGRESSIVE_SECONDS=600 $(RUN)pytest -q tests/consistency/test_aggressive.py
@@ -40,6 +43,7 @@ bench: .venv/.all ## Measure Tintype beside its yardsticks; the results go to be
 	$(RUN)python -m tintype_bench.backlog --out bench/results/$(shell date -u +%F)-backlog.json
 	$(RUN)python -m tintype_bench.tus --out bench/results/$(shell date -u +%F)-tus.json
 	$(RUN)python -m tintype_bench.balanced --out bench/results/$(shell date -u +%F)-balanced.json
+	$(RUN)python -m tintype_bench.overload --out bench/results/$(shell date -u +%F)-overload.json
 	$(RUN)python -m tintype_bench.scale measure --out bench/results/$(shell date -u +%F)-scale.json
 
 conformance: .venv/.all ## Put the questions of tests/conformance to Tintype and to @tus/server
