@@ -5,7 +5,7 @@ UV := .tools/bin/uv
 RUN := .venv/bin/
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test faults soak endurance check format bench conformance sbom audit docs bundle synth deploy instance clean
+.PHONY: help serve test faults soak previous endurance check format bench conformance sbom audit docs bundle synth deploy instance clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -24,6 +24,9 @@ faults: .venv/.all ## Break Tintype in every way, at length, and print what beca
 
 soak: .venv/.all ## Half an hour of everything at once with faults by seed; SECONDS=1800 SEED=number
 	SOAK_SECONDS=$(or $(SECONDS),1800) SOAK_SEED=$(or $(SEED),0) $(RUN)pytest -q -s tests/faults/test_soak.py
+
+previous: ## Run the tests of an earlier release, PREVIOUS=tag, on the schema of this one
+	@bash tools/previous.sh $(PREVIOUS)
 
 endurance: .venv/.all ## Ten minutes of uploads and deletions beside two aggressive checkers: nothing is lost
 	TINTYPE_AGGRESSIVE_SECONDS=600 $(RUN)pytest -q tests/consistency/test_aggressive.py

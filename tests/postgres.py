@@ -16,10 +16,12 @@ from psycopg import sql
 
 from tintype.catalogue.database import Database
 from tintype.catalogue.embedded import EmbeddedPostgres
-from tintype.catalogue.migrations import migrate
+from tintype.catalogue.migrations import Step, known_steps, migrate, steps_in
 from tintype.settings import DatabaseSettings
 
 ROOM = 1 << 30
+LATER = os.environ.get("TINTYPE_TEST_STEPS")
+"""A folder with the steps of a later release, on whose schema the tests are to run (`make previous`)."""
 
 
 @dataclass
@@ -54,10 +56,17 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Po
     folder = memory() or tmp_path_factory.mktemp("postgres")
     try:
         async with EmbeddedPostgres.run(folder) as server:
-            await migrate(server.url)
+            await migrate(server.url, steps())
             yield Postgres(server)
     finally:
         shutil.rmtree(folder)
+
+
+def steps() -> list[Step]:
+    """Return this release's steps, and those that a later one has behind them."""
+    own = list(known_steps())
+    later = steps_in(Path(LATER)) if LATER else ()
+    return own + [step for step in later if step.number > own[-1].number]
 
 
 def memory() -> Path | None:

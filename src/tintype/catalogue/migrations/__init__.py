@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Any, LiteralString, cast
 
 import psycopg
@@ -57,7 +58,12 @@ class Step:
 
 def known_steps() -> tuple[Step, ...]:
     """Return the steps that this program brings, in their order."""
-    files = [each for each in resources.files(__name__).iterdir() if _FILE.fullmatch(each.name)]
+    return steps_in(resources.files(__name__))
+
+
+def steps_in(folder: Traversable) -> tuple[Step, ...]:
+    """Return the steps of a folder, in their order."""
+    files = [each for each in folder.iterdir() if _FILE.fullmatch(each.name)]
     steps = [Step(int(each.name[:4]), each.name, each.read_text("utf-8")) for each in files]
     return tuple(sorted(steps, key=lambda step: step.number))
 
