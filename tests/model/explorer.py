@@ -1,7 +1,9 @@
 """A small explorer of state machines: every state that can be reached, and the shortest way to each."""
 
+import gc
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Generator, Hashable, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -9,6 +11,16 @@ S = TypeVar("S", bound=Hashable)
 
 Step = tuple[str, S]
 """What happens, and the state after it."""
+
+
+@contextmanager
+def _nothing_collected() -> Generator[None]:
+    """States hold no cycles: looking for some, over and over among a million tuples, takes twice the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @dataclass
@@ -29,6 +41,7 @@ class Explored(Generic[S]):
             steps.append(step)
         return steps[::-1]
 
+    @_nothing_collected()
     def cannot_reach(self, good: Callable[[S], bool], by: Callable[[str], bool]) -> S | None:
         """Return a state from which no steps of some actors alone lead to a good one; None: all do."""
         back: dict[S, list[S]] = {}
@@ -46,6 +59,7 @@ class Explored(Generic[S]):
         return next((state for state in self.came if state not in reached), None)
 
 
+@_nothing_collected()
 def explore(
     start: S,
     steps: Callable[[S], Iterable[Step[S]]],

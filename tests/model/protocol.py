@@ -102,9 +102,10 @@ def alike(state: State) -> State:
     age = state.age
     for attempt in ATTEMPTS:
         over = state.at[attempt] in ("done", "dead") and not (state.stored[attempt] or state.landing[attempt])
-        if over and age[attempt] != OLD and not any(doing.endswith(str(attempt)) for doing in state.checks):
+        if over and age[attempt] != OLD and not any(doing[-1] == str(attempt) for doing in state.checks):
             age = _with(age, attempt, value=OLD)
-    state = state._replace(age=age)
+    if age != state.age:
+        state = state._replace(age=age)
     first, second = ((state.at[me], state.age[me], state.stored[me], state.landing[me]) for me in ATTEMPTS)
     return _swapped(state) if second < first else state
 
