@@ -61,9 +61,28 @@ async def test_what_alarms_look_at_is_told_in_cloudwatchs_own_format(
     (metrics,) = line["_aws"]["CloudWatchMetrics"]
     names = {metric["Name"] for metric in metrics["Metrics"]}
     assert (metrics["Namespace"], metrics["Dimensions"]) == ("Tintype", [["FunctionName"]])
-    assert names == {"OldestUnpublishedEventSeconds", "ConsistencyDrift", "LastCleanCheckSeconds"}
+    assert names == {
+        "OldestUnpublishedEventSeconds",
+        "ConsistencyDrift",
+        "LastCleanCheckSeconds",
+        "QuarantineBytes",
+        "OldestUnverifiedSeconds",
+    }
     assert line["ConsistencyDrift"] == 0
     assert first["run"]["clean"], "the very first check is made at once"
+
+
+async def test_drift_is_told_by_its_kind(parts: Parts, capsys: pytest.CaptureFixture[str]) -> None:
+    async with Commits.open(parts.database) as commits:
+        world = World(parts.database, parts.objects, commits, parts.receiver.spool_dir, parts.metrics)
+        lost = await world.store("lost")
+    await parts.objects.delete(original_key(lost.id))
+
+    await check(parts, {"mode": "quick"}, seconds=60)
+
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (line["ConsistencyDrift"], line["ConsistencyDrift.row_without_object"]) == (1, 1)
+    assert line["OldestUnverifiedSeconds"] > 0
 
 
 async def test_settling_begins_no_second_check(parts: Parts) -> None:

@@ -124,6 +124,10 @@ class Alarms(Construct):
         self._alarm("DriftFound", own("ConsistencyDrift"), above=0, minutes=5, of=5, missing_is_good=True)
         age = own("LastCleanCheckSeconds")
         self._alarm("NoCleanCheck", age, above=2 * 86_400, minutes=30, of=30, missing_is_good=False)
+        held = own("QuarantineBytes")
+        self._alarm("QuarantineGrows", held, above=1024**3, minutes=30, of=30, missing_is_good=True)
+        unread = own("OldestUnverifiedSeconds")
+        self._alarm("LongUnverified", unread, above=365 * 86_400, minutes=30, of=30, missing_is_good=True)
 
     def _alarm(
         self,

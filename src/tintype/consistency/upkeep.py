@@ -101,9 +101,17 @@ class Upkeep:
             clean = await checks.last_clean(tx)
             latest = await checks.latest_checked(tx)
             waiting = await events.oldest_unpublished_age(tx)
-        figures = {"OldestUnpublishedEventSeconds": waiting or 0.0}
+            held = await quarantined.held_bytes(tx)
+            unverified = await comparison.oldest_unverified_age(tx)
+        figures = {
+            "OldestUnpublishedEventSeconds": waiting or 0.0,
+            "QuarantineBytes": float(held),
+            "OldestUnverifiedSeconds": unverified,
+        }
         if latest is not None:
             figures["ConsistencyDrift"] = float(sum(latest.drift.values()))
+            # Those alone that there are: CloudWatch asks money for each name.
+            figures |= {f"ConsistencyDrift.{kind}": float(count) for kind, count in latest.drift.items()}
         if clean is not None:
             figures["LastCleanCheckSeconds"] = clean
         return figures
