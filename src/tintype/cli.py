@@ -373,10 +373,13 @@ async def _rebuild(settings: Settings, *, quick: bool, restored: bool) -> Report
 async def _check(settings: Settings, order: Order, undo: UUID | None) -> tuple[Run, list[Finding]]:
     async with open_checks(settings) as runs:
         run = await runs.under_way()
-        if run is not None and undo in (None, run.id) and run.is_as(order, undoing=undo is not None):
+        shared = settings.database.url is not None
+        # What a stopped service has left is not gone on with: it has not seen what came after.
+        alike = run is not None and run.is_as(order, undoing=undo is not None, whoever_asked=shared)
+        if run is not None and alike and undo in (None, run.id):
             typer.echo(f"Going on with run {run.id}, begun {run.started_at:%Y-%m-%d %H:%M} UTC.", err=True)
         else:
-            if settings.database.url is None:
+            if not shared:
                 await runs.clear()  # nobody else has this database open, so nobody works on what is under way
             run = await (runs.begin(order) if undo is None else runs.undo(undo, order.asked_by))
         working = asyncio.create_task(runs.work(run.id))

@@ -1,19 +1,27 @@
 """Checks and repairs through their doors: HTTP, the command line, and a service that was killed."""
 
+import asyncio
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from identified import make_key
 from pictures import picture
+from postgres import Postgres
 from service import COMMAND, Service
+from tintype.catalogue import checks
+from tintype.catalogue.database import EVERY_OWNER, Database
+from tintype.model.check import Order
+from tintype.settings import DatabaseSettings
 
 RUNS = "/v1/consistency/runs"
 WAIT = {"prefer": "wait=20"}
@@ -21,10 +29,16 @@ UNKNOWN = "01932c07-209c-7f3a-8f51-6b1d0a4be3c2"
 CRASHING = str(Path(__file__).parent.parent / "crashing.py")
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def own_url(postgres: Postgres) -> AsyncIterator[str]:
+    async with postgres.clone() as url:
+        yield url
+
+
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def own(tmp_path_factory: pytest.TempPathFactory, own_url: str) -> Iterator[Service]:
     """A service of these tests' own: checks see everything that there is."""
-    environment = {"TINTYPE_CONSISTENCY__EVERY_SECONDS": "0"}
+    environment = {"TINTYPE_CONSISTENCY__EVERY_SECONDS": "0", "TINTYPE_DATABASE__URL": own_url}
     service = Service(tmp_path_factory.mktemp("checked") / "data", environment).start()
     yield service
     service.stop()
@@ -94,15 +108,30 @@ def test_without_preference_a_run_is_accepted_and_followed_to_its_end(api: httpx
     assert json.loads(last.partition("data: ")[2])["state"] == "complete"
 
 
-def test_a_run_asked_for_while_one_runs_is_refused_with_its_address(api: httpx.Client) -> None:
-    begun = api.post(RUNS, json={"mode": "full"})
-    second = api.post(RUNS, json={})
+def test_a_run_asked_for_while_one_runs_is_refused_with_its_address(api: httpx.Client, own_url: str) -> None:
+    address = f"{RUNS}/{begun_elsewhere(own_url)}"
 
-    if second.status_code == 409:  # the first may be over already
-        assert second.json()["run"] == begun.headers["location"]
-        assert second.json()["code"] == "run_in_progress"
-    cancelled = api.post(f"{begun.headers['location']}/cancel")
-    assert cancelled.json()["state"] in {"cancelled", "complete"}
+    refused = api.post(RUNS, json={})
+
+    assert (refused.status_code, refused.json()["code"]) == (409, "run_in_progress")
+    assert refused.json()["run"] == address
+    assert api.get(address).json()["state"] == "running"
+    assert api.post(f"{address}/cancel").json()["state"] == "cancelled"
+    assert api.post(f"{address}/cancel").json()["state"] == "cancelled"
+    assert api.post(RUNS, json={}, headers=WAIT).status_code == 200
+
+
+def begun_elsewhere(url: str) -> UUID:
+    """Begin a run that nobody works on before the service looks for such, in minutes."""
+
+    async def begin() -> UUID:
+        async with (
+            Database.open(url, DatabaseSettings()) as database,
+            database.transaction(EVERY_OWNER) as tx,
+        ):
+            return await checks.begin(tx, Order(), ["00"])
+
+    return asyncio.run(begin())
 
 
 @pytest.mark.parametrize(

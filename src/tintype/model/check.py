@@ -98,11 +98,11 @@ class Run:
         """How many differences were found."""
         return sum(self.drift.values())
 
-    def is_as(self, order: Order, *, undoing: bool) -> bool:
-        """Whether whoever asks for this may as well work on this run, whoever began it."""
+    def is_as(self, order: Order, *, undoing: bool, whoever_asked: bool) -> bool:
+        """Whether whoever asks for this may as well work on this run."""
         if undoing or self.task is Task.UNDO:
             return undoing and self.task is Task.UNDO
-        return replace(order, asked_by=self.order.asked_by) == self.order
+        return self.order == (replace(order, asked_by=self.order.asked_by) if whoever_asked else order)
 
     @property
     def clean(self) -> bool:
