@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -159,15 +159,18 @@ class Damage:
 
     world: World
     chance: random.Random
+    others: Sequence[Image] = ()
+    """Images that are left as they are."""
     expected: dict[tuple[str, Drift], Settlement] = field(default_factory=dict[tuple[str, Drift], Settlement])
 
     def kinds(self) -> "list[Callable[[Image], Coroutine[Any, Any, None]]]":
         """Every kind of damage; those to a folder's files only where the store is one."""
         return [
             *(self.remove_object, self.swap_bytes, self.cut_bytes, self.add_orphan, self.delete_row),
-            *(self.alter_digest, self.alter_length, self.alter_etag, self.lose_trashed),
-            *(self.leave_purged, self.return_bytes, self.return_strangers, self.spoil_label, self.take_label),
-            *(self.leave_chunk, self.leave_rendition, self.hold_event),
+            *(self.alter_digest, self.alter_length, self.alter_etag, self.alter_owner, self.alter_type),
+            *(self.lose_trashed, self.swap_trashed, self.leave_purged, self.return_bytes),
+            *(self.return_strangers, self.spoil_label, self.take_label, self.leave_chunk),
+            *(self.leave_rendition, self.hold_event, self.forget_upload, self.miscount),
         ]
 
     async def remove_object(self, image: Image) -> None:
@@ -175,7 +178,9 @@ class Damage:
         self.expect(image, Drift.ROW_WITHOUT_OBJECT, Settlement.MARKED_MISSING)
 
     async def swap_bytes(self, image: Image) -> None:
-        await self.overwrite(image, self.chance.randbytes(image.size))
+        """Another image's bytes, of another length or of the same."""
+        other = self.chance.choice(self.others) if self.others and self.chance.random() < 0.5 else None
+        await self.overwrite(image, await self.data(other) if other else self.chance.randbytes(image.size))
         self.expect(image, Drift.CONTENT_DIFFERS, Settlement.MARKED_CORRUPT)
 
     async def cut_bytes(self, image: Image) -> None:
@@ -206,11 +211,25 @@ class Damage:
         await self.world.execute("UPDATE images SET etag = 'another' WHERE id = %s", image.id)
         self.expect(image, Drift.CONTENT_DIFFERS, Settlement.REFRESHED)
 
+    async def alter_owner(self, image: Image) -> None:
+        await self.world.execute("UPDATE images SET owner = 'mallory' WHERE id = %s", image.id)
+        self.expect(image, Drift.METADATA_DIFFERS, Settlement.MENDED)
+
+    async def alter_type(self, image: Image) -> None:
+        await self.world.execute("UPDATE images SET content_type = 'image/gif' WHERE id = %s", image.id)
+        self.expect(image, Drift.METADATA_DIFFERS, Settlement.MENDED)
+
     async def lose_trashed(self, image: Image) -> None:
         async with self.world.database.transaction("local") as tx:
             await trash(tx, "local", image.id)
         await self.world.objects.delete(original_key(image.id))
         self.expect(image, Drift.ROW_WITHOUT_OBJECT, Settlement.MARKED_MISSING)
+
+    async def swap_trashed(self, image: Image) -> None:
+        async with self.world.database.transaction("local") as tx:
+            await trash(tx, "local", image.id)
+        await self.overwrite(image, self.chance.randbytes(90))
+        self.expect(image, Drift.CONTENT_DIFFERS, Settlement.MARKED_CORRUPT)
 
     async def leave_purged(self, image: Image) -> None:
         async with self.world.database.transaction("local") as tx:
@@ -263,6 +282,26 @@ class Damage:
         )
         self.expected[f"events/{event_id}", Drift.EVENT_UNPUBLISHED] = Settlement.NUDGED
 
+    async def forget_upload(self, _image: Image) -> None:
+        """An upload of which nobody has ended, or swept, what is long over."""
+        upload_id = id_of(ago(days=2))
+        await self.world.execute(
+            """
+            INSERT INTO uploads (id, owner, kind, max_bytes, filename, tags, attributes, keep_duplicate,
+                                 digests, length, expires_at)
+            VALUES (%s, 'local', 'tus', 1000, 'a.png', '{}', '{}', false, '{}', 100, now() - interval '1 day')
+            """,
+            upload_id,
+        )
+        self.expected[f"uploads/{upload_id}", Drift.UPLOAD_EXPIRED] = Settlement.SWEPT
+
+    async def miscount(self, image: Image) -> None:
+        owner = f"counted-{image.id}"
+        await self.world.execute(
+            "INSERT INTO quota_usage (owner, bytes, images, counted_at) VALUES (%s, 7, 1, now())", owner
+        )
+        self.expected[f"quotas/{owner}", Drift.QUOTA_DRIFTED] = Settlement.RECOUNTED
+
     # What only a folder can suffer
 
     async def flip_silently(self, image: Image) -> None:
@@ -296,8 +335,20 @@ class Damage:
         os.utime(path, (0, 0))
         self.expected[key, Drift.UNFINISHED_PUT] = Settlement.DELETED
 
+    async def leave_unnamed(self, image: Image) -> None:
+        """A crash of a system without unnamed files, twice in one upload."""
+        path = self.world.file(image)
+        for number in range(2):
+            left = path.with_name(f".{path.name}.{number:016x}")
+            left.write_bytes(b"half of")
+            os.utime(left, (0, 0))
+        self.expect(image, Drift.UNFINISHED_PUT, Settlement.DELETED)
+
     def of_folders(self) -> "list[Callable[[Image], Coroutine[Any, Any, None]]]":
-        return [self.flip_silently, self.touch, self.remove_sidecar, self.tear_sidecar, self.leave_sidecar]
+        return [
+            *(self.flip_silently, self.touch, self.remove_sidecar, self.tear_sidecar, self.leave_sidecar),
+            self.leave_unnamed,
+        ]
 
     def expect(self, image: Image, kind: Drift, action: Settlement) -> None:
         self.expected[original_key(image.id), kind] = action

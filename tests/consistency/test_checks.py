@@ -13,7 +13,7 @@ import pytest
 
 from catalogue.arrivals import ago, id_of
 from consistency.damage import Damage, World
-from tintype.catalogue import checks
+from tintype.catalogue import checks, comparison
 from tintype.catalogue.commits import Commits
 from tintype.catalogue.database import EVERY_OWNER, Database
 from tintype.catalogue.images import restore, trash
@@ -305,6 +305,17 @@ async def test_one_run_at_a_time_and_the_other_is_told_which(world: World) -> No
     assert (await world.check(Order())).clean
 
 
+async def test_who_asks_for_the_same_may_work_on_a_run_whoever_began_it_or_only_on_its_own(
+    world: World,
+) -> None:
+    run = await world.checks.begin(Order(Mode.FULL, asked_by="schedule"))
+
+    assert run.is_as(Order(Mode.FULL), undoing=False, whoever_asked=True)
+    assert not run.is_as(Order(Mode.FULL), undoing=False, whoever_asked=False)
+    assert not run.is_as(Order(Mode.QUICK), undoing=False, whoever_asked=True)
+    assert not run.is_as(Order(Mode.FULL), undoing=True, whoever_asked=True)
+
+
 async def test_two_workers_at_once_find_and_settle_each_thing_once(world: World) -> None:
     images = await world.upload(60)
     for image in images[:15]:
@@ -398,7 +409,7 @@ async def test_a_repair_that_was_killed_between_copy_and_delete_is_done_by_the_n
 
 
 async def test_a_deep_check_keeps_to_its_budget_and_reads_the_oldest_first(world: World) -> None:
-    images = await world.upload(6, lambda number: bytes([number]) * 100)
+    await world.upload(6, lambda number: bytes([number]) * 100)
     runs = world.runs(ConsistencySettings(deep_bytes=250))
     read: list[int] = []
 
@@ -407,22 +418,60 @@ async def test_a_deep_check_keeps_to_its_budget_and_reads_the_oldest_first(world
         read.append(run.counts.bytes_read)
 
     assert read == [200, 200, 200]
-    rows = await world.fetch("SELECT id FROM images ORDER BY last_verified_at, id")
-    assert [row[0] for row in rows] == sorted(image.id for image in images)
+    read_so = await world.fetch("SELECT id FROM images ORDER BY last_verified_at, created_at, id")
+    assert read_so == await world.fetch("SELECT id FROM images ORDER BY created_at, id")
+
+
+async def test_what_was_read_long_ago_comes_before_what_was_stored_since(world: World) -> None:
+    """Or else a store that grows faster than the budget would never be read a second time."""
+    (old,) = await world.upload(1)
+    await world.execute("UPDATE images SET last_verified_at = now() - interval '400 days'")
+    await world.upload(1)
+    runs = world.runs(ConsistencySettings(deep_bytes=1))
+
+    async with world.database.reading(EVERY_OWNER) as tx:
+        assert await comparison.oldest_unverified_age(tx) > 399 * 86_400
+    await world.check(Order(Mode.DEEP), runs)
+
+    ((verified,),) = await world.fetch(
+        "SELECT last_verified_at > now() - interval '1 day' FROM images WHERE id = %s", old.id
+    )
+    assert verified
+    async with world.database.reading(EVERY_OWNER) as tx:
+        assert await comparison.oldest_unverified_age(tx) < 86_400
+
+
+async def test_wrong_bytes_are_found_by_each_deep_check_until_something_is_done(world: World) -> None:
+    images = await world.upload(4)
+    damage = Damage(world, random.Random(1))
+    await damage.flip_silently(images[0])
+    world.file(images[1]).unlink()
+
+    for _ in range(2):
+        run = await world.check(Order(Mode.DEEP))
+        assert {(each.image_id, each.kind) for each in await world.findings(run)} == {
+            (images[0].id, Drift.CONTENT_DIFFERS),
+            (images[1].id, Drift.ROW_WITHOUT_OBJECT),
+        }
+
+    rows = await world.fetch("SELECT id FROM images WHERE last_verified_at IS NOT NULL")
+    assert {image_id for (image_id,) in rows} == {images[2].id, images[3].id}
 
 
 async def test_foreign_keys_are_counted_and_left_alone(world: World) -> None:
     (image,) = await world.upload(1)
     shard = world.file(image).parent
     strange = [shard / "notes.txt", world.root / "originals" / "zz" / "x", world.root / "elsewhere"]
-    for path in strange:
+    hidden = [shard / ".DS_Store", world.root / "originals" / ".nfs0000000000c0ffee"]
+    for path in (*strange, *hidden):
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
+        os.utime(path, (0, 0))
 
     run = await world.check(Order(repair=True, confirmed=True))
 
     assert (run.findings, run.counts.foreign) == (0, 3)
-    assert all(path.read_text() == "mine" for path in strange)
+    assert all(path.read_text() == "mine" for path in (*strange, *hidden))
 
 
 async def test_an_empty_mount_is_noticed_before_anything_is_judged(world: World, tmp_path: Path) -> None:

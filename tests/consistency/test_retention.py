@@ -13,7 +13,8 @@ from tintype.consistency.check import Checker
 from tintype.consistency.repair import Repairer
 from tintype.consistency.retention import Retention
 from tintype.consistency.runs import Runs
-from tintype.model.check import Order
+from tintype.model.check import Mode, Order
+from tintype.model.finding import Finding, Settlement
 from tintype.model.image import Image
 from tintype.settings import ConsistencySettings, RetentionSettings
 
@@ -42,6 +43,16 @@ async def positions(world: World) -> list[object]:
 
 def retention(world: World, **settings: object) -> Retention:
     return Retention(world.database, world.objects, RetentionSettings.model_validate(settings))
+
+
+async def repaired(world: World) -> list[Finding]:
+    settings = ConsistencySettings(grace_seconds=0.001)
+    checker = Checker(world.database, world.objects, settings, world.objects)
+    repairer = Repairer(world.database, world.objects, settings, world.spool, None)
+    runs = Runs(world.database, world.objects, settings, checker, repairer)
+    run = await runs.begin(Order(Mode.FULL, repair=True, confirmed=True))
+    await runs.work(run.id)
+    return await runs.findings(run.id)
 
 
 async def test_old_events_go_but_for_each_owners_last(world: World) -> None:
@@ -97,16 +108,40 @@ async def test_an_image_whose_row_is_lost_comes_back_when_its_events_are_long_go
     before = await bucket_world.export(world.database)
     await execute(world, "DELETE FROM events WHERE image_id = ANY(%s)", [lost.id, trashed.id])
     await execute(world, "DELETE FROM images")
-    settings = ConsistencySettings(grace_seconds=0.001)
-    checker = Checker(world.database, world.objects, settings, world.objects)
-    repairer = Repairer(world.database, world.objects, settings, world.spool, None)
-    runs = Runs(world.database, world.objects, settings, checker, repairer)
 
-    run = await runs.begin(Order(repair=True, confirmed=True))
-    await runs.work(run.id)
+    await repaired(world)
 
     after = {each["id"]: each for each in await bucket_world.export(world.database)}
     assert after.keys() == {each["id"] for each in before}
     for each in before:
         for name in ("filename", "tags", "state", "exif", "sha256", "deleted_at"):
             assert after[each["id"]][name] == each[name]
+
+
+async def test_a_row_that_was_altered_is_mended_when_its_events_are_long_gone(world: World) -> None:
+    altered = await changed(world, 3)
+    await world.store("another")
+    await world.journal().flush()
+    before = await bucket_world.export(world.database)
+    await execute(world, "DELETE FROM events WHERE image_id = %s", altered.id)
+    await execute(world, "UPDATE images SET sha256 = sha256(sha256), bytes = 3 WHERE id = %s", altered.id)
+
+    (finding,) = await repaired(world)
+
+    assert (finding.image_id, finding.action) == (altered.id, Settlement.MENDED)
+    assert await bucket_world.export(world.database) == before
+
+
+async def test_an_image_of_many_changes_comes_back_as_it_was_last_when_the_first_are_forgotten(
+    world: World,
+) -> None:
+    image = await changed(world, 20)
+    await world.journal().flush()
+    image = await world.change(image, tags=("last",))
+    await execute(world, "DELETE FROM events WHERE version < 15")
+    await execute(world, "DELETE FROM images")
+
+    await repaired(world)
+
+    (after,) = await bucket_world.export(world.database)
+    assert (after["tags"], after["version"]) == (["last"], 22)

@@ -97,15 +97,20 @@ async def newest(tx: Tx) -> UUID | None:
     return row[0] if row else None
 
 
-async def longest_unverified(tx: Tx, limit: int, before: datetime) -> list[Standing]:
-    """Return ready images that were not read since, those first that were read longest ago, or never."""
+async def longest_unverified(
+    tx: Tx, limit: int, before: datetime, passed: Sequence[UUID] = ()
+) -> list[Standing]:
+    """Return ready images whose bytes were not seen since, but for some; those seen longest ago come first.
+
+    They were seen when they were stored, and whenever they were read.
+    """
     cursor = await tx.execute(
         """
         SELECT id, owner, state, false, bytes, sha256, etag, content_type FROM images
-        WHERE state = 'ready' AND (last_verified_at IS NULL OR last_verified_at < %s)
-        ORDER BY last_verified_at NULLS FIRST, id LIMIT %s
+        WHERE state = 'ready' AND coalesce(last_verified_at, created_at) < %s AND id <> ALL(%s)
+        ORDER BY coalesce(last_verified_at, created_at), id LIMIT %s
         """,
-        [before, limit],
+        [before, list(passed), limit],
     )
     return [_standing(row) for row in await cursor.fetchall()]
 
@@ -119,10 +124,9 @@ async def oldest_unverified_age(tx: Tx) -> float:
     """Return the seconds since the image that was read longest ago was read, or stored; 0 without images."""
     cursor = await tx.execute(
         """
-        SELECT coalesce(max(extract(epoch FROM now() - since)), 0)::double precision FROM (
-            (SELECT coalesce(last_verified_at, created_at) AS since FROM images
-             WHERE state = 'ready' ORDER BY last_verified_at NULLS FIRST, id LIMIT 1)
-        ) AS oldest
+        SELECT coalesce(extract(epoch FROM now() - min(coalesce(last_verified_at, created_at))), 0)
+            ::double precision
+        FROM images WHERE state = 'ready'
         """
     )
     (age,) = await only(cursor)

@@ -1,5 +1,6 @@
 """What repairs do to rows, and what the log has to say about them."""
 
+from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -10,8 +11,8 @@ from tintype.catalogue.rows import COLUMNS, image_of_row
 from tintype.model.event import Kind, event_id
 from tintype.model.image import Image, State
 
-_VERSIONS = 50
-"""Looked up at once. Every version of an image has one event, whose id tells which."""
+_VERSIONS = 8
+"""Looked up at once: few images have more. Every version of an image has one event, whose id tells which."""
 
 
 async def remove(tx: Tx, image: Image) -> bool:
@@ -74,24 +75,25 @@ async def mend(tx: Tx, image: Image, truth: dict[str, Any]) -> None:
     )
 
 
-async def told(tx: Tx, image_id: UUID) -> list[tuple[Kind, dict[str, Any]]]:
-    """Return what the log says of an image, version by version, each with its payload.
+async def told(tx: Tx, image_id: UUID, since: int = 1) -> list[tuple[Kind, dict[str, Any]]]:
+    """Return what the log says of an image from a version on, version by version, each with its payload.
 
-    Found by the ids that the events must have, so that the log needs no index for it.
+    Found by the ids that the events must have, so that the log needs no index for it. The log forgets
+    the oldest ones first; of an image that it has forgotten from there on this tells nothing.
     """
     history: list[tuple[Kind, dict[str, Any]]] = []
     kinds = [kind for kind in Kind if kind.about_image]
-    while True:
-        first = len(history) + 1
+    for first in count(since, _VERSIONS):
         wanted = {
             event_id(image_id, kind, version): kind
             for version in range(first, first + _VERSIONS)
             for kind in kinds
         }
         cursor = await tx.execute(
-            "SELECT id, payload FROM events WHERE id = ANY(%s) ORDER BY version", [list(wanted)]
+            "SELECT id, payload, version FROM events WHERE id = ANY(%s) ORDER BY version", [list(wanted)]
         )
         found = await cursor.fetchall()
-        history += [(wanted[identity], payload) for identity, payload in found]
-        if len(found) < _VERSIONS:
-            return history
+        history += [(wanted[identity], payload) for identity, payload, _ in found]
+        if not found or found[-1][2] < first + _VERSIONS - 1:
+            break
+    return history

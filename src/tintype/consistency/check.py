@@ -18,12 +18,13 @@ from tintype.catalogue.comparison import Standing
 from tintype.catalogue.database import EVERY_OWNER, Database
 from tintype.consistency.listing import Listing
 from tintype.consistency.merge import Stretch, stretches
+from tintype.consistency.segments import Segment
 from tintype.model.check import Mode, Run
 from tintype.model.errors import ObjectMissing
 from tintype.model.finding import Drift, Finding
 from tintype.model.ids import began_at, new_id
 from tintype.model.image import State
-from tintype.objects.info import ObjectInfo
+from tintype.objects.info import Fragment, ObjectInfo
 from tintype.objects.keys import (
     DELETED,
     IDENTITY,
@@ -62,9 +63,18 @@ class Step:
     tally: Tally = field(default_factory=Tally)
     findings: Sequence[Finding] = ()
     verified: Sequence[UUID] = ()
-    """Images whose bytes were read."""
+    """Images whose bytes were read, and are right."""
     last: bool = False
     """Whether it is known that nothing follows: then its checkpoint ends the part too."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What came of reading an object."""
+
+    right: bool
+    """Whether its bytes are those of its row."""
+    finding: Finding | None = None
 
 
 def parts_of(mode: Mode) -> tuple[str, ...]:
@@ -148,11 +158,15 @@ class Checker:
         return found
 
     async def _deep(self, run: Run, cursor: str) -> AsyncGenerator[Step]:
-        """Read what was read longest ago, up to the budget; the cursor is what was read of it."""
+        """Read what was read longest ago, up to the budget; the cursor is what was read of it.
+
+        Bytes that are missing or wrong count as unread, so that the next check finds them again.
+        """
         read = int(cursor or 0)
+        passed: list[UUID] = []
         while read < self.settings.deep_bytes:
             async with self.database.reading(EVERY_OWNER) as tx:
-                batch = await comparison.longest_unverified(tx, READ_BATCH, run.started_at)
+                batch = await comparison.longest_unverified(tx, READ_BATCH, run.started_at, passed)
             if not batch:
                 return
             chosen = list(_within(batch, self.settings.deep_bytes - read, at_least=int(read == 0)))
@@ -160,27 +174,32 @@ class Checker:
                 return
             tally = Tally(bytes_read=sum(each.size for each in chosen))
             judged = await _at_once(READS_AT_ONCE, [self._read_one(run, each) for each in chosen])
-            found = [finding for finding in judged if finding is not None]
-            tally.verified = len(chosen) - len(found)
+            right = [each.id for each, read_one in zip(chosen, judged, strict=True) if read_one.right]
+            found = [read_one.finding for read_one in judged if read_one.finding is not None]
+            passed += [each.id for each in chosen if each.id not in right]
+            tally.verified = len(right)
             read += tally.bytes_read
-            yield Step(str(read), tally, found, [each.id for each in chosen])
+            yield Step(str(read), tally, found, right)
 
-    async def _read_one(self, run: Run, standing: Standing) -> Finding | None:
+    async def _read_one(self, run: Run, standing: Standing) -> _Read:
         key = original_key(standing.id)
         try:
             digest, _ = await fingerprint(self.objects, key)
         except ObjectMissing:
-            return None  # its shard tells
+            return _Read(right=False)  # its shard tells
         if digest != standing.sha256:
             details = {"expected": standing.sha256.hex(), "found": digest.hex()}
-            return finding_of(run, Drift.CONTENT_DIFFERS, key, standing.id, details)
+            return _Read(
+                right=False, finding=finding_of(run, Drift.CONTENT_DIFFERS, key, standing.id, details)
+            )
         info = await self.objects.head(key)
         if info is None or (info.size, info.etag) != (standing.size, standing.etag):
-            return None  # its shard tells
+            return _Read(right=True)  # its shard tells
         reason = strangeness(info, standing)
-        return (
-            finding_of(run, Drift.METADATA_DIFFERS, key, standing.id, {"reason": reason}) if reason else None
-        )
+        if reason is None:
+            return _Read(right=True)
+        differs = finding_of(run, Drift.METADATA_DIFFERS, key, standing.id, {"reason": reason})
+        return _Read(right=True, finding=differs)
 
     async def _incoming(self, run: Run, cursor: str) -> AsyncGenerator[Step]:
         """Find bytes of uploads that have ended, or of which nothing is known."""
@@ -212,7 +231,9 @@ class Checker:
 
     async def _fragments(self, run: Run, _cursor: str) -> AsyncGenerator[Step]:
         """Find what is left of puts that did not end: dangling multipart uploads, sidecars alone."""
-        fragments = [*await self.objects.fragments(ORIGINALS), *await self.objects.fragments(INCOMING)]
+        fragments = [
+            each for prefix in (ORIGINALS, INCOMING, JOURNAL) for each in await self.objects.fragments(prefix)
+        ]
         owners = {
             each.key: parse_original_key(each.key) or _id_after(INCOMING, each.key) for each in fragments
         }
@@ -221,15 +242,22 @@ class Checker:
         async with self.database.reading(EVERY_OWNER) as tx:
             kept = await comparison.kept_uploads(tx, known, self.settings.grace_seconds)
         grace = timedelta(seconds=self.settings.grace_seconds)
-        found = [
-            finding_of(run, Drift.UNFINISHED_PUT, each.key, owners[each.key], {"token": each.token})
-            for each in fragments
-            if each.began < now - grace
+        left: dict[str, list[Fragment]] = {}
+        foreign = 0
+        for each in fragments:
+            owner = owners[each.key]
+            if owner is None and Segment.of(each.key, 0) is None:
+                foreign += 1
             # A sidecar whose image has a row is what its bytes are described by when they come back.
-            and owners[each.key] not in kept
-            and owners[each.key] not in standings
+            elif (
+                each.began < now - grace and owner not in kept and not (each.is_label and owner in standings)
+            ):
+                left.setdefault(each.key, []).append(each)
+        found = [
+            finding_of(run, Drift.UNFINISHED_PUT, key, owners[key], _described(those))
+            for key, those in left.items()
         ]
-        yield Step("", Tally(), found)
+        yield Step("", Tally(foreign=foreign), found)
 
     async def _roots(self, _run: Run, _cursor: str) -> AsyncGenerator[Step]:
         """Count what lies beside our own prefixes. It is somebody else's."""
@@ -336,6 +364,14 @@ def _sides(info: ObjectInfo | None, standing: Standing | None) -> dict[str, Any]
         row = {"bytes": standing.size, "etag": standing.etag, "state": standing.state.value}
         told["row"] = {**row, "owner": standing.owner}
     return told
+
+
+def _described(fragments: Sequence[Fragment]) -> dict[str, Any]:
+    """Return what a repair needs to know of the fragments of one key."""
+    return {
+        "tokens": [each.token for each in fragments if not each.is_label],
+        "labels": [each.token for each in fragments if each.is_label],
+    }
 
 
 def _within(batch: Sequence[Standing], budget: int, at_least: int) -> Iterable[Standing]:

@@ -1,4 +1,4 @@
-"""Recall: what the journal says of images whose rows are gone, read in one pass for many of them."""
+"""Recall: what the journal says of images whose rows are gone or wrong, read in one pass for many of them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -16,7 +16,7 @@ from tintype.objects.store import Objects
 
 @dataclass(slots=True)
 class Recall:
-    """Lasts as long as a repair's work: rows that are gone do not change meanwhile."""
+    """Lasts as long as a repair's work: it is asked for what never changes, or for rows that are gone."""
 
     objects: Objects
     spool: Path

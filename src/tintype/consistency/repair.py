@@ -8,6 +8,7 @@ transaction that records it. Bytes are moved into quarantine before they leave t
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
@@ -30,7 +31,7 @@ from tintype.model.ids import began_at
 from tintype.model.image import Image, State
 from tintype.model.upload import Upload
 from tintype.objects.info import Fragment, ObjectInfo, Version
-from tintype.objects.keys import original_key
+from tintype.objects.keys import original_key, parse_original_key
 from tintype.objects.label import write_label
 from tintype.objects.metadata import describe, parse
 from tintype.objects.store import Objects
@@ -108,8 +109,8 @@ class Repairer:
         image_id = finding.image_id
         planners = {
             Drift.ROW_WITHOUT_OBJECT: self._missing,
-            Drift.CONTENT_DIFFERS: self._changed,
-            Drift.METADATA_DIFFERS: self._strange,
+            Drift.CONTENT_DIFFERS: partial(self._changed, recall),
+            Drift.METADATA_DIFFERS: partial(self._strange, recall),
             Drift.OBJECT_RETURNED: self._returned,
             Drift.DELETED_BYTES_REMAIN: self._deleted,
         }
@@ -161,7 +162,7 @@ class Repairer:
         It was acknowledged if either knows it.
         """
         async with self.database.reading(EVERY_OWNER) as tx:
-            history = await mending.told(tx, image_id)
+            history = await mending.told(tx, image_id, kept.version if kept else 1)
         if history:
             _, payload = history[-1]
             image = image_of_snapshot({**payload, "etag": info.etag})
@@ -310,7 +311,7 @@ class Repairer:
 
     # Bytes or metadata that differ
 
-    async def _changed(self, finding: Finding, image_id: UUID) -> Plan:
+    async def _changed(self, recall: Recall, finding: Finding, image_id: UUID) -> Plan:
         standing = await self._with_bytes(image_id)
         info = await self._present(finding.key)
         digest, size = await fingerprint(self.objects, finding.key)
@@ -322,7 +323,7 @@ class Repairer:
                 "The bytes are right; the store has another ETag for them.",
                 lambda: self._refresh(finding, standing, info),
             )
-        if truth := await self._truth_against_row(standing, digest, size, info):
+        if truth := await self._truth_against_row(finding, (digest, size), info, recall):
             return Plan(
                 Settlement.MENDED,
                 "The bytes are those that the log tells of; the row is wrong.",
@@ -342,17 +343,31 @@ class Repairer:
         )
 
     async def _truth_against_row(
-        self, standing: Standing, digest: bytes, size: int, info: ObjectInfo
+        self, finding: Finding, seen: tuple[bytes, int], info: ObjectInfo, recall: Recall
     ) -> dict[str, Any] | None:
-        """Return what the row should say, where the bytes and the log agree against it."""
-        async with self.database.reading(EVERY_OWNER) as tx:
-            history = await mending.told(tx, standing.id)
-        if not history or (history[0][1]["sha256"], history[0][1]["bytes"]) != (digest.hex(), size):
+        """Return what the row should say, where the bytes and the log agree against it.
+
+        What the log has forgotten the journal tells.
+        """
+        image_id = parse_original_key(info.key)
+        if image_id is None:
             return None
-        _, told = history[0]
-        return {name: told[name] for name in ("owner", "sha256", "bytes", "content_type")} | {
-            "etag": info.etag
-        }
+        async with self.database.reading(EVERY_OWNER) as tx:
+            history = await mending.told(tx, image_id)
+        if history:
+            told = {name: history[0][1][name] for name in ("owner", "sha256", "bytes", "content_type")}
+        elif kept := await recall.image(finding.id, image_id, info):
+            told = {
+                "owner": kept.owner,
+                "sha256": kept.sha256.hex(),
+                "bytes": kept.size,
+                "content_type": kept.content_type,
+            }
+        else:
+            return None
+        digest, size = seen
+        agree = (told["sha256"], told["bytes"]) == (digest.hex(), size)
+        return {**told, "etag": info.etag} if agree else None
 
     async def _refresh(self, finding: Finding, standing: Standing, info: ObjectInfo) -> None:
         async with self.database.transaction(EVERY_OWNER) as tx:
@@ -404,14 +419,14 @@ class Repairer:
         before = {"state": standing.state.value}
         await self._quarantine(finding, info, mark, Settlement.MARKED_CORRUPT, before)
 
-    async def _strange(self, finding: Finding, image_id: UUID) -> Plan:
+    async def _strange(self, recall: Recall, finding: Finding, image_id: UUID) -> Plan:
         standing = await self._with_bytes(image_id)
         info = await self._present(finding.key)
         if strangeness(info, standing) is None:
             raise Skip("The metadata fit the row.")
         digest, size = await fingerprint(self.objects, finding.key)
         told = parse(info.metadata)
-        truth = await self._truth_against_row(standing, digest, size, info)
+        truth = await self._truth_against_row(finding, (digest, size), info, recall)
         if truth and told and told.sha256 == digest and _row_differs(standing, truth):
             return Plan(
                 Settlement.MENDED,
@@ -419,7 +434,7 @@ class Repairer:
                 lambda: self._mend(finding, standing, truth),
             )
         if digest != standing.sha256:
-            return await self._changed(finding, image_id)
+            return await self._changed(recall, finding, image_id)
         return Plan(
             Settlement.RESTAMPED,
             "The bytes are right; what is written about them is not.",
@@ -534,10 +549,7 @@ class Repairer:
                     raise Skip("There is an original for it.")
                 return Plan(Settlement.DELETED, "It can be made again.", lambda: self._remove(finding))
             case Drift.UNFINISHED_PUT:
-                if finding.image_id and (
-                    await self._standing(finding.image_id) or await self._is_kept(finding.image_id)
-                ):
-                    raise Skip("What it belongs to is there.")
+                await self._see_that_nobody_goes_on(finding)
                 return Plan(Settlement.DELETED, "Nobody finishes it.", lambda: self._discard(finding))
             case Drift.UPLOAD_EXPIRED:
                 return Plan(Settlement.SWEPT, "Its time is over.", lambda: self._end_uploads(finding))
@@ -548,12 +560,24 @@ class Repairer:
             case _:
                 raise Skip("There is nothing that could be done about this.")
 
+    async def _see_that_nobody_goes_on(self, finding: Finding) -> None:
+        if finding.image_id is None:
+            return
+        if await self._is_kept(finding.image_id):
+            raise Skip("The upload goes on.")
+        if finding.details["labels"] and await self._standing(finding.image_id) is not None:
+            raise Skip("What it belongs to is there.")
+
     async def _remove(self, finding: Finding) -> None:
         await self.objects.delete(finding.key)
         await self._record(finding, Settlement.DELETED, "It is gone.")
 
     async def _discard(self, finding: Finding) -> None:
-        await self.objects.discard(Fragment(finding.key, finding.details["token"], await self.database.now()))
+        now = await self.database.now()
+        for token in finding.details["tokens"]:
+            await self.objects.discard(Fragment(finding.key, token, now))
+        for token in finding.details["labels"]:
+            await self.objects.discard(Fragment(finding.key, token, now, is_label=True))
         await self._record(finding, Settlement.DELETED, "It is gone.")
 
     async def _end_uploads(self, finding: Finding) -> None:

@@ -28,7 +28,7 @@ from tintype.model.errors import (
     WrongPair,
 )
 from tintype.model.event import Kind
-from tintype.model.finding import Drift, Finding, FindingState
+from tintype.model.finding import Finding, FindingState
 from tintype.model.ids import began_at
 from tintype.objects.store import Objects
 from tintype.settings import ConsistencySettings
@@ -42,7 +42,7 @@ FEW = 20
 RESTORED_AFTER = timedelta(hours=1)
 PAGE = 1_000
 RECALLED = 5_000
-"""Images without a row that one pass through the journal looks for."""
+"""Images that one pass through the journal looks for."""
 AT_ONCE = 3
 """Findings that one worker settles at the same time; each holds up to two connections of the pool."""
 
@@ -222,9 +222,7 @@ class Runs:
 
         async def following(finding_id: UUID) -> list[UUID]:
             async with self.database.reading(EVERY_OWNER) as tx:
-                others = await findings.page(
-                    tx, run.id, finding_id, RECALLED, kind=Drift.OBJECT_WITHOUT_ROW, state=FindingState.OPEN
-                )
+                others = await findings.page(tx, run.id, finding_id, RECALLED, state=FindingState.OPEN)
             return [each.image_id for each in others if each.image_id]
 
         recall = Recall(self.objects, self.repairer.spool, following)

@@ -8,6 +8,7 @@ import asyncio
 import errno
 import json
 import os
+import re
 import secrets
 import threading
 import time
@@ -33,6 +34,7 @@ BLOCK = 256 * 1024
 PAGE = 1000
 
 _SECOND = 1_000_000_000
+_PASSING = re.compile(r"\.(.+)\.[0-9a-f]{16}")
 _HAS_UNNAMED_FILES = hasattr(os, "O_TMPFILE") and Path("/proc/self/fd").is_dir()
 _NO_UNNAMED_FILES_HERE = {errno.EOPNOTSUPP, errno.EISDIR}
 _CANNOT_ADOPT = {errno.ENOENT, errno.EXDEV, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EMLINK}
@@ -231,13 +233,13 @@ class Folder:
         for path in (sidecars / prefix).rglob("*"):
             key = path.relative_to(sidecars).as_posix().removesuffix(".json")
             if path.suffix == ".json" and not (self._root / key).exists():
-                yield _fragment(key, path)
+                yield _fragment(key, path, is_label=True)
         for path in (self._root / prefix).rglob(".*"):
-            if path.is_file():
-                yield _fragment(path.relative_to(self._root).as_posix(), path)
+            if (match := _PASSING.fullmatch(path.name)) and path.is_file():
+                yield _fragment(path.relative_to(self._root).with_name(match[1]).as_posix(), path)
 
     def _discard(self, fragment: Fragment) -> None:
-        if not (self._root / fragment.key).exists() or Path(fragment.token).name.startswith("."):
+        if not (fragment.is_label and (self._root / fragment.key).exists()):
             Path(fragment.token).unlink(missing_ok=True)
 
     def _open(self, key: str) -> tuple[int, int]:
@@ -469,11 +471,11 @@ def _named(directory: int, name: str) -> _NewFile:
 
 
 def _passing_name(name: str) -> str:
-    return f".{name}.{secrets.token_hex(8)}"
+    return f".{name}.{secrets.token_hex(8)}"  # as `_PASSING` has it
 
 
-def _fragment(key: str, path: Path) -> Fragment:
-    return Fragment(key, str(path), datetime.fromtimestamp(path.stat().st_mtime, UTC))
+def _fragment(key: str, path: Path, *, is_label: bool = False) -> Fragment:
+    return Fragment(key, str(path), datetime.fromtimestamp(path.stat().st_mtime, UTC), is_label)
 
 
 def _info(key: str, status: os.stat_result) -> ObjectInfo:

@@ -31,6 +31,8 @@ class Fragment:
     token: str
     began: datetime
     """By the store's clock."""
+    is_label: bool = False
+    """Whether it is what is written about an object, and would be of use if that came back."""
 
 
 @dataclass(frozen=True, slots=True)
