@@ -174,11 +174,10 @@ class Functions(Construct):
                 )
             ],
         )
-        for one in self.all.values():
-            grant_events(one.role, messaging.events)
-            grant_mail(one.role, stage)
-        for one in (self.complete, self.notifier):
-            grant_serving(one.role, storage.images)
+        grant_publishing(self.notifier.role, messaging.events)
+        grant_mail(self.notifier.role, stage)
+        grant_serving(self.complete.role, storage.images)
+        grant_looking(self.notifier.role, storage.images)
         grant_consistency(self.consistency.role, storage.images)
 
     @property
@@ -193,7 +192,7 @@ class Functions(Construct):
 
 
 def grant_serving(role: iam.Role, images: s3.IBucket) -> None:
-    """Take images in and give them out: what instances need, and the functions that stand in for them.
+    """Take images in and give them out: what instances need, and the function that stands in for them.
 
     Whoever serves also ends uploads whose time is over, and writes down what becomes of images. None of
     them deletes an original: that is the consistency function's, and even that leaves the versions.
@@ -203,7 +202,7 @@ def grant_serving(role: iam.Role, images: s3.IBucket) -> None:
         "Images",
         ["s3:PutObject", "s3:GetObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"],
         images,
-        ["originals/*", "incoming/*", "renditions/*", "journal/*", "deleted/*", "tintype.json"],
+        ["originals/*", "incoming/*", "renditions/*", "journal/*", "deleted/*"],
     )
     _allow(
         role,
@@ -212,24 +211,43 @@ def grant_serving(role: iam.Role, images: s3.IBucket) -> None:
         images,
         ["incoming/*", "renditions/*", "journal/*", "deleted/*"],
     )
+    _grant_pair(role, images)
+
+
+def grant_looking(role: iam.Role, images: s3.IBucket) -> None:
+    """Read images, for the pictures in mails, and how far the journal is."""
+    _allow(role, "Images", ["s3:GetObject"], images, ["originals/*", "journal/*"])
+    _grant_pair(role, images)
+
+
+def _grant_pair(role: iam.Role, images: s3.IBucket) -> None:
+    """Say that bucket and database belong together, as whoever is first does, and see that they do."""
+    _allow(role, "Pair", ["s3:GetObject", "s3:PutObject"], images, ["tintype.json"])
     # Without it S3 answers 403 to a missing key, which then cannot be told from a forbidden one.
     role.add_to_policy(
         iam.PolicyStatement(sid="TellMissing", actions=["s3:ListBucket"], resources=[images.bucket_arn])
     )
 
 
-def grant_events(role: iam.Role, topic: sns.ITopic) -> None:
-    """Publish, look after the topic's subscriptions, and send a phone the code that it agrees with."""
+def grant_publishing(role: iam.Role, topic: sns.ITopic) -> None:
+    """Tell the topic of events, and send a phone the code that it agrees with."""
+    allow = role.add_to_policy
+    allow(iam.PolicyStatement(sid="Publish", actions=["sns:Publish"], resources=[topic.topic_arn]))
+    # A phone has no ARN: whatever is no topic.
+    allow(
+        iam.PolicyStatement(
+            sid="Phones", actions=["sns:Publish"], not_resources=[f"arn:{Aws.PARTITION}:sns:*:*:*"]
+        )
+    )
+
+
+def grant_subscribing(role: iam.Role, topic: sns.ITopic) -> None:
+    """Look after the topic's subscriptions."""
     allow = role.add_to_policy
     allow(
         iam.PolicyStatement(
             sid="Topic",
-            actions=[
-                "sns:Publish",
-                "sns:Subscribe",
-                "sns:ConfirmSubscription",
-                "sns:ListSubscriptionsByTopic",
-            ],
+            actions=["sns:Subscribe", "sns:ConfirmSubscription", "sns:ListSubscriptionsByTopic"],
             resources=[topic.topic_arn],
         )
     )
@@ -241,16 +259,11 @@ def grant_events(role: iam.Role, topic: sns.ITopic) -> None:
             resources=["*"],
         )
     )
-    # A phone has no ARN: whatever is no topic.
-    allow(
-        iam.PolicyStatement(
-            sid="Phones", actions=["sns:Publish"], not_resources=[f"arn:{Aws.PARTITION}:sns:*:*:*"]
-        )
-    )
 
 
 def grant_consistency(role: iam.Role, images: s3.IBucket) -> None:
     """Look at everything, move to quarantine and back; what is deleted leaves its version behind."""
+    _grant_pair(role, images)
     _allow(role, "Read", ["s3:GetObject", "s3:GetObjectVersion"], images, ["*"])
     _allow(
         role,
@@ -262,7 +275,7 @@ def grant_consistency(role: iam.Role, images: s3.IBucket) -> None:
     role.add_to_policy(
         iam.PolicyStatement(
             sid="List",
-            actions=["s3:ListBucket", "s3:ListBucketVersions", "s3:ListBucketMultipartUploads"],
+            actions=["s3:ListBucketVersions", "s3:ListBucketMultipartUploads"],
             resources=[images.bucket_arn],
         )
     )

@@ -82,34 +82,13 @@ REASONS = (
     ),
     Reason(
         r"IAM5\[Resource::\*\]",
-        STAGE + "Service/Functions/[A-Za-z]+/Role/DefaultPolicy/Resource",
-        "SNS takes no resource for what concerns one subscription.",
-    ),
-    Reason(
-        r"IAM5\[Resource::\*\]",
         STAGE + "Service/Service/Role/DefaultPolicy/Resource",
-        "cloudwatch:PutMetricData takes no resource (a condition holds it to our namespace); nor does what "
-        "concerns one subscription of SNS.",
+        "Session Manager's channels take no resource, and SNS none for what concerns one subscription.",
     ),
     Reason(
         rf"IAM5\[Resource::{IMAGES}/([a-z]+/)?\*\]",
         STAGE + "Service/(Service|Functions/[A-Za-z]+)/Role/DefaultPolicy/Resource",
         "Keys below one prefix: which objects there will be is not known before.",
-    ),
-    Reason(
-        r"IAM5\[Resource::<FunctionsConsistencyFunction\w+\.Arn>:\*\]",
-        STAGE + "Service/Service/Role/DefaultPolicy/Resource",
-        "Versions of the one function that the API may start.",
-    ),
-    Reason(
-        r"IAM5\[(Action::s3:(GetBucket|GetObject|List)\*|Resource::arn:<AWS::Partition>:s3:::cdk-\w+-assets-.+)\]",
-        STAGE + "Service/Service/Role/DefaultPolicy/Resource",
-        "Reading the release: CDK's own grant on its bucket of assets.",
-    ),
-    Reason(
-        r"IAM4\[Policy::arn:<AWS::Partition>:iam::aws:policy/AmazonSSMManagedInstanceCore\]",
-        STAGE + "Service/Service/Role/Resource",
-        "Session Manager in place of SSH; AWS keeps this policy in step with its agent.",
     ),
     Reason(
         "S1",

@@ -17,7 +17,14 @@ from aws_cdk import aws_wafv2 as waf
 from constructs import Construct, IDependable
 
 from tintype_infra.database import SERVICE, Database
-from tintype_infra.functions import Functions, grant_events, grant_mail, grant_serving, mail_settings
+from tintype_infra.functions import (
+    Functions,
+    grant_mail,
+    grant_publishing,
+    grant_serving,
+    grant_subscribing,
+    mail_settings,
+)
 from tintype_infra.messaging import Messaging
 from tintype_infra.network import Network, let_out
 from tintype_infra.stages import Stage
@@ -99,10 +106,6 @@ class Service(Construct):
             "Role",
             assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
             description="Tintype's instances",
-            managed_policies=[
-                # No SSH: operators come in through Session Manager.
-                iam.ManagedPolicy.from_aws_managed_policy_name("AmazonSSMManagedInstanceCore")
-            ],
         )
 
     def _grant(
@@ -110,18 +113,41 @@ class Service(Construct):
     ) -> None:
         """Give the instances what requests need."""
         grant_serving(self.role, storage.images)
-        grant_events(self.role, messaging.events)
+        grant_publishing(self.role, messaging.events)
+        grant_subscribing(self.role, messaging.events)
         grant_mail(self.role, self._stage)
         database.grant_login(self.role, SERVICE)
-        functions.consistency.function.grant_invoke(self.role)
-        self.bundle.grant_read(self.role)
         self.log.grant_write(self.role)
-        self.role.add_to_policy(
+        allow = self.role.add_to_policy
+        # CDK's own grants would add every version of the function, and every other release.
+        allow(
             iam.PolicyStatement(
-                sid="Metrics",
-                actions=["cloudwatch:PutMetricData"],  # AWS has no resource for it
+                sid="Check",
+                actions=["lambda:InvokeFunction"],
+                resources=[functions.consistency.function.function_arn],
+            )
+        )
+        allow(
+            iam.PolicyStatement(
+                sid="Release",
+                actions=["s3:GetObject"],
+                resources=[self.bundle.bucket.arn_for_objects(self.bundle.s3_object_key)],
+            )
+        )
+        # No SSH: operators come in through Session Manager. AWS's managed policy for that would also read
+        # every parameter of the account (AWS Systems Manager User Guide, "Create a custom IAM role for
+        # Session Manager").
+        allow(
+            iam.PolicyStatement(
+                sid="SessionManager",
+                actions=[
+                    "ssm:UpdateInstanceInformation",
+                    "ssmmessages:CreateControlChannel",
+                    "ssmmessages:CreateDataChannel",
+                    "ssmmessages:OpenControlChannel",
+                    "ssmmessages:OpenDataChannel",
+                ],
                 resources=["*"],
-                conditions={"StringEquals": {"cloudwatch:namespace": "Tintype"}},
             )
         )
 
