@@ -30,7 +30,7 @@ from postgres import Postgres
 from receiver import Receiver
 from s3_servers import KEY
 from service import Service
-from tintype_infra.build import UNPACKED_LIMIT, build
+from tintype_infra.build import UNPACKED_LIMIT, build_functions
 
 pytestmark = [pytest.mark.xdist_group("package"), pytest.mark.timeout(600)]
 __all__ = ["cloudformation"]
@@ -75,7 +75,7 @@ class Package:
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
     out, folder, runtime = (tmp_path_factory.mktemp(name) for name in ("built", "task", "runtime"))
-    build(PROJECT, out, b"no authority", PYTHON)
+    build_functions(PROJECT, out / "functions.zip", b"no authority", PYTHON)
     with zipfile.ZipFile(out / "functions.zip") as archive:
         archive.extractall(folder)
     for name in RUNTIME:

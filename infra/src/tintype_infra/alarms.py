@@ -1,6 +1,6 @@
 """Alarms: what an operator must know, one list; docs/operations.md says what to do for each."""
 
-from aws_cdk import Duration
+from aws_cdk import Duration, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_elasticloadbalancingv2 as elb
@@ -72,6 +72,16 @@ class Alarms(Construct):
                 statistic="Minimum",
             )
             self._alarm("InstanceCredits", balance, below=30, minutes=15, of=15)
+        # What EC2 cannot see, the program that ships the log says (instance/ship_logs.py).
+        for name, of_what in (("InstanceMemory", "InstanceMemoryUsed"), ("InstanceDisk", "InstanceDiskUsed")):
+            used = cloudwatch.Metric(
+                namespace=OWN,
+                metric_name=of_what,
+                dimensions_map={"Stack": Stack.of(service).stack_name},
+                period=FIVE_MINUTES,
+                statistic="Maximum",
+            )
+            self._alarm(name, used, above=85, minutes=15, of=15)
 
     def _of_the_queues(self, messaging: Messaging) -> None:
         for name, work in messaging.queues.items():

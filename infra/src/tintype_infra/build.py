@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
@@ -25,7 +26,7 @@ AUTHORITIES_URL = "https://truststore.pki.rds.amazonaws.com/global/global-bundle
 """Amazon RDS User Guide, "Using SSL/TLS to encrypt a connection to a DB instance"."""
 UNPACKED_LIMIT = 250 * 1024 * 1024
 """AWS Lambda Developer Guide, "Lambda quotas": deployment package, unzipped, layers included."""
-INSTANCE_FILES = ("ship_logs.py", "tintype-logs.service", "tintype.service")
+INSTANCE_FILES = ("ship_logs.py", "tintype", "tintype-logs.service", "tintype.service")
 EPOCH = (2020, 1, 1, 0, 0, 0)
 """The time of every packed file: the same sources make the same bytes."""
 
@@ -40,17 +41,30 @@ def build(root: Path, out: Path, authorities: bytes, python: str = PYTHON) -> st
     The name is a hash of the contents: what has not changed is not replaced. AWS runs one Python; another
     one is for trying a package where that is not at hand. Raises `BuildFailed`.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        site = Path(folder, "site")
-        _install(root, site, python)
-        (site / "rds-authorities.pem").write_bytes(authorities)
-        _check(site, python)
+    with _installed(root, authorities, python) as site:
+        out.mkdir(parents=True, exist_ok=True)
         _zip(site, out / "functions.zip")
         _bundle(site, out / "bundle.tar.gz")
     release = hashlib.sha256((out / "bundle.tar.gz").read_bytes()).hexdigest()[:16]
     (out / "release").write_text(f"{release}\n", encoding="utf-8")
     return release
+
+
+def build_functions(root: Path, package: Path, authorities: bytes, python: str = PYTHON) -> None:
+    """Write the package of functions alone, as `build` does."""
+    with _installed(root, authorities, python) as site:
+        _zip(site, package)
+
+
+@contextmanager
+def _installed(root: Path, authorities: bytes, python: str) -> Iterator[Path]:
+    """Give a folder with all that functions and instances import."""
+    with tempfile.TemporaryDirectory() as folder:
+        site = Path(folder, "site")
+        _install(root, site, python)
+        (site / "rds-authorities.pem").write_bytes(authorities)
+        _check(site, python)
+        yield site
 
 
 def fetch_authorities() -> bytes:

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import socketserver
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,19 @@ from tintype_infra.build import build
 
 PROJECT = Path(__file__).parents[3]
 LOG_GROUP = "tintype"
+AGENT = """\
+Package: amazon-ssm-agent
+Version: 1
+Architecture: amd64
+Maintainer: nobody
+Description: a stand-in
+"""
+AGENT_UNIT = """\
+[Service]
+ExecStart=/usr/bin/sleep infinity
+[Install]
+WantedBy=multi-user.target
+"""
 BOOTSTRAP = PROJECT / "infra/src/tintype_infra/instance/bootstrap.sh"
 
 
@@ -111,8 +125,22 @@ def machine(root: Path, tmp_path: Path) -> Iterator[Machine]:
 
 
 @pytest.fixture
+def regions_s3(radosgw_s3: S3Server, tmp_path: Path) -> S3Server:
+    """A region's S3, where anybody may fetch the agent of Session Manager."""
+    client = radosgw_s3.client()
+    client.create_bucket(Bucket=f"amazon-ssm-{REGION}")
+    client.put_object(
+        Bucket=f"amazon-ssm-{REGION}",
+        Key="latest/debian_amd64/amazon-ssm-agent.deb",
+        Body=agent(tmp_path),
+        ACL="public-read",
+    )
+    return radosgw_s3
+
+
+@pytest.fixture
 def estate(
-    machine: Machine, radosgw_s3: S3Server, built: tuple[str, Path], database_url: str, moto_url: str
+    machine: Machine, regions_s3: S3Server, built: tuple[str, Path], database_url: str, moto_url: str
 ) -> Iterator[Estate]:
     logs = boto3.client(
         "logs",
@@ -124,14 +152,28 @@ def estate(
     with contextlib.suppress(logs.exceptions.ResourceAlreadyExistsException):
         logs.create_log_group(logGroupName=LOG_GROUP)
     releases, images = f"releases-{uuid4()}", f"images-{uuid4()}"
-    client = radosgw_s3.client()
+    client = regions_s3.client()
     for bucket in (releases, images):
         client.create_bucket(Bucket=bucket)
     name, bundle = built
     client.put_object(Bucket=releases, Key=f"{name}.tar.gz", Body=bundle.read_bytes())
-    keys = session_of(radosgw_s3, releases, images)
+    keys = session_of(regions_s3, releases, images)
     with standing_in(keys) as aws, over_tcp(database_url) as url:
-        yield Estate(machine, aws, radosgw_s3, releases, images, url, free_port(), logs)
+        yield Estate(machine, aws, regions_s3, releases, images, url, free_port(), logs)
+
+
+def agent(folder: Path) -> bytes:
+    """A Debian package with a service of the name of Session Manager's agent."""
+    files = {
+        "DEBIAN/control": AGENT,
+        "lib/systemd/system/amazon-ssm-agent.service": AGENT_UNIT,
+    }
+    for name, text in files.items():
+        (folder / "agent" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "agent" / name).write_text(text)
+    made = folder / "agent.deb"
+    subprocess.run(["dpkg-deb", "--build", folder / "agent", made], check=True, capture_output=True)
+    return made.read_bytes()
 
 
 def session_of(s3: S3Server, releases: str, images: str) -> Keys:

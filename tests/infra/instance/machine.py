@@ -15,6 +15,8 @@ PROGRAMS = ("debootstrap", "systemd-nspawn", "nsenter")
 PACKAGES = "systemd,systemd-sysv,dbus,curl,ca-certificates,python3"
 """What Debian's image for EC2 has, as far as an instance's first commands use it."""
 BOOT_SECONDS = 60
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Of Debian's root."""
 
 
 class Unavailable(Exception):
@@ -37,7 +39,7 @@ class Machine:
             text=True,
             check=False,
             input=text,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
+            env={"PATH": PATH, "LANG": "C.UTF-8"},
         )
         assert not check or done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}"
         return done.stdout

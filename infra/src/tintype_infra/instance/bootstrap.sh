@@ -2,7 +2,8 @@
 # A new instance: fetch the release, start it, and tell CloudFormation once it really serves.
 #
 # Runs as user data, after the lines that write /etc/tintype/environment and name what belongs to this
-# deployment. Debian 13 as it comes: curl and python3 are there, and nothing else is installed.
+# deployment. Debian 13 as it comes: curl and python3 are there. Nothing else is installed but the agent of
+# Session Manager, at the end.
 set -euo pipefail
 : "${RELEASE:?}" "${REGION:?}" "${BUNDLE_BUCKET:?}" "${BUNDLE_KEY:?}" "${STACK:?}" "${RESOURCE:?}" "${LOG_GROUP:?}"
 IMDS=${AWS_EC2_METADATA_SERVICE_ENDPOINT:-http://169.254.169.254}
@@ -37,17 +38,12 @@ signal() {
         --data-urlencode "LogicalResourceId=$RESOURCE" --data-urlencode "UniqueId=$(metadata instance-id)" \
         --data-urlencode "Status=$1"
 }
-ended() {
-    local status=$?
-    if [ "$status" = 0 ]; then
-        signal SUCCESS
-    else
-        say "failed with status $status; the lines above say why"
-        journalctl -u tintype -n 50 --no-pager || true
-        signal FAILURE
-    fi
+failed() {
+    say "failed with status $?; the lines above say why"
+    journalctl -u tintype -n 50 --no-pager || true
+    signal FAILURE
 }
-trap ended EXIT
+trap failed EXIT
 
 # --- the release: unpacked beside the ones before it, then put in their place at once ---------------------
 say "release $RELEASE"
@@ -70,10 +66,11 @@ fi
 ln -sfn "$folder" /opt/tintype/current.new
 mv -Tf /opt/tintype/current.new /opt/tintype/current
 install -m 0644 "$folder"/tintype*.service /etc/systemd/system/
+install -m 0755 "$folder/tintype" /usr/local/sbin/tintype
 
 # --- it runs, and it serves --------------------------------------------------------------------------------
 systemctl daemon-reload
-printf '%s\n' "REGION=$REGION" "LOG_GROUP=$LOG_GROUP" "LOG_STREAM=$(metadata instance-id)" \
+printf '%s\n' "REGION=$REGION" "LOG_GROUP=$LOG_GROUP" "LOG_STREAM=$(metadata instance-id)" "STACK=$STACK" \
     ${AWS_ENDPOINT_URL_CLOUDWATCH_LOGS:+"AWS_ENDPOINT_URL_CLOUDWATCH_LOGS=$AWS_ENDPOINT_URL_CLOUDWATCH_LOGS"} \
     ${AWS_EC2_METADATA_SERVICE_ENDPOINT:+"AWS_EC2_METADATA_SERVICE_ENDPOINT=$IMDS"} >/etc/tintype/logs
 systemctl enable --quiet tintype tintype-logs
@@ -89,3 +86,20 @@ if [ -z "${ready:-}" ]; then
     exit 1
 fi
 say "serving"
+trap - EXIT
+signal SUCCESS
+
+# --- operators come in through Session Manager, whose agent Debian's image lacks ---------------------------
+# From Amazon's own bucket of the region, by the gateway endpoint (AWS Systems Manager User Guide, "Manually
+# installing and uninstalling SSM Agent on EC2 instances for Linux"). No rollout waits for it.
+if ! systemctl is-enabled --quiet amazon-ssm-agent 2>/dev/null; then
+    agent=$(mktemp --suffix=.deb)
+    if curl -sSf --retry 5 --retry-all-errors -m 120 -o "$agent" \
+        "$S3/amazon-ssm-$REGION/latest/debian_amd64/amazon-ssm-agent.deb" &&
+        dpkg --install "$agent" && systemctl enable --quiet --now amazon-ssm-agent; then
+        say "operators can come in"
+    else
+        say "the agent of Session Manager is not there: nobody can come in"
+    fi
+    rm -f "$agent"
+fi

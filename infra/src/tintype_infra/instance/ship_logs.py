@@ -1,7 +1,8 @@
 """Ships the journal of an instance to CloudWatch Logs: each line at least once, for as long as it runs.
 
-It is in the bundle, so that nothing more is downloaded to an instance, and needs the service's role alone.
-Usage: ship_logs.py UNIT…, with REGION, LOG_GROUP and LOG_STREAM in the environment.
+Each minute it adds how full memory and disk are, of which CloudWatch makes metrics. It is in the bundle, so
+that what runs is what was tested, and needs the service's role alone.
+Usage: ship_logs.py UNIT…, with REGION, LOG_GROUP, LOG_STREAM and STACK in the environment.
 """
 
 import json
@@ -24,6 +25,7 @@ MOST_CHARACTERS = 200_000
 """A batch has up to a megabyte, where a character may take four (CloudWatch Logs API, "PutLogEvents")."""
 LONGEST_LINE = 50_000
 PAUSE_SECONDS = 10
+FIGURES_SECONDS = 60
 
 Line = dict[str, Any]
 
@@ -35,12 +37,20 @@ def main(units: list[str]) -> None:
     client = boto3.client("logs", region_name=os.environ["REGION"], config=patient)
     where = {"logGroupName": os.environ["LOG_GROUP"], "logStreamName": os.environ["LOG_STREAM"]}
     _persist(client, lambda: _make_stream(client, where))
+    due = 0.0
     for lines in _batches(_follow(units, remembered)):
         events = [
             {"timestamp": int(line["__REALTIME_TIMESTAMP"]) // 1000, "message": _text(line)} for line in lines
         ]
+        if time.monotonic() >= due:
+            events.append(_figures(os.environ["STACK"]))
+            due = time.monotonic() + FIGURES_SECONDS
+        if not events:
+            continue
         events.sort(key=lambda event: event["timestamp"])
         _persist(client, lambda events=events: client.put_log_events(**where, logEvents=events))
+        if not lines:
+            continue
         unfinished = remembered.with_suffix(".new")
         unfinished.write_text(lines[-1]["__CURSOR"], encoding="utf-8")
         unfinished.replace(remembered)
@@ -61,14 +71,14 @@ def _follow(units: list[str], remembered: Path) -> "subprocess.Popen[bytes]":
 
 
 def _batches(journal: "subprocess.Popen[bytes]") -> Iterator[list[Line]]:
-    """Yield lines together as they come, none later than `GATHER_SECONDS`."""
+    """Yield lines together as they come, none later than `GATHER_SECONDS`; none where none come."""
     assert journal.stdout is not None  # noqa: S101 # for the type checker
     reading = journal.stdout.fileno()
     waiting = selectors.DefaultSelector()
     waiting.register(reading, selectors.EVENT_READ)
     rest, lines, characters, ends = b"", list[Line](), 0, 0.0
     while True:
-        if waiting.select(max(ends - time.monotonic(), 0) if lines else None):
+        if waiting.select(max(ends - time.monotonic(), 0) if lines else FIGURES_SECONDS):
             data = os.read(reading, 65_536)
             if not data:
                 raise SystemExit("journalctl ended")
@@ -80,9 +90,31 @@ def _batches(journal: "subprocess.Popen[bytes]") -> Iterator[list[Line]]:
                 if len(lines) >= MOST_LINES or characters >= MOST_CHARACTERS:
                     yield lines
                     lines, characters = [], 0
-        if lines and time.monotonic() >= ends:
+        if not lines or time.monotonic() >= ends:
             yield lines
             lines, characters = [], 0
+
+
+def _figures(stack: str) -> dict[str, Any]:
+    """Return how full the machine is, as a line that CloudWatch makes metrics of.
+
+    CloudWatch User Guide, "Specification: Embedded metric format".
+    """
+    said = (line.split() for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+    kibibytes = {words[0]: int(words[1]) for words in said}
+    disk = os.statvfs("/")
+    figures = {
+        "InstanceMemoryUsed": 100 - 100 * kibibytes["MemAvailable:"] / kibibytes["MemTotal:"],
+        "InstanceDiskUsed": 100 - 100 * disk.f_bavail / disk.f_blocks,
+    }
+    now = time.time_ns() // 1_000_000
+    metrics = {
+        "Namespace": "Tintype",
+        "Dimensions": [["Stack"]],
+        "Metrics": [{"Name": name, "Unit": "Percent"} for name in figures],
+    }
+    told = {"_aws": {"Timestamp": now, "CloudWatchMetrics": [metrics]}, "Stack": stack, **figures}
+    return {"timestamp": now, "message": json.dumps(told)}
 
 
 def _text(line: Line) -> str:
