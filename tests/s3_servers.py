@@ -63,12 +63,31 @@ class S3Server:
         role = f"arn:aws:iam:::role/{name}"
         return sts.assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
 
+    @contextlib.contextmanager
+    def without_its_disk(self) -> Iterator[None]:
+        """Stop radosgw's storage daemon until the end of the block: what arrives is accepted, and waits."""
+        assert self.configuration is not None
+        daemon = int((self.configuration.parent / "run/osd.0.pid").read_text())
+        os.kill(daemon, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(daemon, signal.SIGCONT)
+
     def new_bucket(self) -> ObjectsSettings:
         """Make a bucket, and return the settings that name it."""
         name = f"bucket-{uuid4()}"
         self.client().create_bucket(Bucket=name)
         keys = {"access_key_id": KEY, "secret_access_key": KEY}
         return ObjectsSettings.model_validate({"url": f"s3://{name}", "endpoint": self.url} | keys)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give all that needs radosgw to one worker, as it takes a while to start."""
+    for item in items:
+        if item.get_closest_marker("real_s3"):
+            item.add_marker(pytest.mark.xdist_group("radosgw"))
 
 
 @pytest.fixture(scope="session")
