@@ -5,10 +5,10 @@ UV := .tools/bin/uv
 RUN := .venv/bin/
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test faults soak previous endurance check format bench conformance sbom audit docs bundle synth deploy instance clean
+.PHONY: help serve test faults soak previous endurance check format bench conformance sbom audit docs bundle synth deploy s3 instance pipeline clean
 
 help: ## Show what can be made
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 serve: .venv/.service ## Start Tintype on http://127.0.0.1:8000, with everything under ./data
 	@exec $(RUN)tintype serve
@@ -58,8 +58,15 @@ sbom: .venv/.all ## List what Tintype is made of, C libraries included, in dist/
 audit: .venv/.all ## Look for known weaknesses in what the lock file names; fails when it cannot look
 	$(RUN)python tools/audit.py $(UV)
 
+s3: .venv/.all ## Try it on a strict S3: installs Ceph's radosgw where it may, and runs what `make test` skips without
+	@bash tests/system-packages.sh radosgw ceph-mon ceph-osd ceph-common
+	$(RUN)pytest -m real_s3
+
 instance: .venv/.all ## Boot a Debian as an instance boots; needs root, debootstrap, systemd-nspawn and radosgw
 	$(RUN)pytest -m instance -s tests/infra/instance
+
+pipeline: .venv/.all ## Execute what each build of the pipeline executes, in a clean root; needs root and debootstrap
+	$(RUN)pytest -m pipeline -s tests/infra/instance
 
 docs: .venv/.all ## Make the generated pages of docs/ anew
 	$(RUN)python -m tintype.server.docs docs

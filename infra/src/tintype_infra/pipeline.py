@@ -10,10 +10,11 @@ from aws_cdk import pipelines
 from constructs import Construct
 
 from tintype_infra.alarms import RELEASE_ALARMS, alarm_name
+from tintype_infra.build import PYTHON
 from tintype_infra.stacks import Tintype
 from tintype_infra.stages import Delivery
 
-PYTHON_IMAGE = codebuild.LinuxBuildImage.STANDARD_7_0
+BUILD_IMAGE = codebuild.LinuxBuildImage.STANDARD_7_0
 WATCH_MINUTES = 10
 """For so long after a stage's deployment an alarm takes the release back."""
 
@@ -41,15 +42,19 @@ class DeliveryStack(cdk.Stack):
             cross_account_keys=elsewhere,
             enable_key_rotation=elsewhere,
             publish_assets_in_parallel=False,
-            synth=pipelines.ShellStep(
+            synth=pipelines.CodeBuildStep(
                 "Build",
                 input=source,
                 commands=["make check", "make test", "make bundle", "make synth"],
                 primary_output_directory="infra/cdk.out",
+                # What is tested is what runs on instances and in functions.
+                partial_build_spec=codebuild.BuildSpec.from_object(
+                    {"phases": {"install": {"runtime-versions": {"python": PYTHON}}}}
+                ),
             ),
             code_build_defaults=pipelines.CodeBuildOptions(
                 build_environment=codebuild.BuildEnvironment(
-                    build_image=PYTHON_IMAGE, compute_type=codebuild.ComputeType.MEDIUM
+                    build_image=BUILD_IMAGE, compute_type=codebuild.ComputeType.MEDIUM
                 )
             ),
         )
@@ -68,8 +73,25 @@ class DeliveryStack(cdk.Stack):
                 ],
             )
         pipeline.build_pipeline()
+        _use_connection(pipeline.pipeline, delivery.connection_arn)
         for stage in stages:
             _take_back(pipeline.pipeline, stage, watched=stage.account == delivery.account)
+
+
+def _use_connection(pipeline: codepipeline.Pipeline, connection_arn: str) -> None:
+    """Let the source's role use the connection under the service's new name, too.
+
+    The CDK grants `codestar-connections:UseConnection` alone, whatever the connection's ARN begins with;
+    AWS asks for the right of the ARN's own name (Developer Tools User Guide, "Connections rename").
+    """
+    (role,) = [
+        one
+        for one in pipeline.node.find_all()
+        if isinstance(one, iam.Role) and one.node.id == "CodePipelineActionRole"
+    ]
+    role.add_to_policy(
+        iam.PolicyStatement(actions=["codeconnections:UseConnection"], resources=[connection_arn])
+    )
 
 
 def _take_back(pipeline: codepipeline.Pipeline, stage: Tintype, *, watched: bool) -> None:
