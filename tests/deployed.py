@@ -155,12 +155,13 @@ async def standing_for_rds(tmp_path_factory: pytest.TempPathFactory) -> AsyncIte
 
 
 @pytest.fixture(scope="session")
-def deployed(
+def emulator(
     written: Path,
     cdk_command: None,  # noqa: ARG001 # it has to be there
     standing_for_rds: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Deployed]:
+    """An account that was made ready for the CDK, and has nothing else."""
     folder = tmp_path_factory.mktemp("emulator")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -183,12 +184,17 @@ def deployed(
     try:
         _await(f"{estate.url}/moto-api/", server, folder / "emulator.log")
         estate.cdk("bootstrap", *(f"aws://{ACCOUNT}/{region}" for region in REGIONS.values()))
-        every = ("--require-approval", "never", "--concurrency", "2", "--progress", "events")
-        estate.said = estate.cdk("deploy", "**", "--app", str(written), *every)
         yield estate
     finally:
         server.terminate()
         server.wait(10)
+
+
+@pytest.fixture(scope="session")
+def deployed(emulator: Deployed) -> Deployed:
+    every = ("--require-approval", "never", "--concurrency", "2", "--progress", "events")
+    emulator.said = emulator.cdk("deploy", "**", "--app", str(emulator.templates), *every)
+    return emulator
 
 
 def _await(url: str, server: subprocess.Popen[bytes], log: Path) -> None:

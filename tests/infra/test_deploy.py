@@ -15,8 +15,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from deployed import Deployed, resources_of
+from infra.conftest import TABLES
 from pictures import picture
 from service import Service
+from tintype_infra.deploy import main
 
 pytestmark = [pytest.mark.xdist_group("infra"), pytest.mark.timeout(400)]
 
@@ -53,6 +55,25 @@ def test_a_second_look_finds_no_difference(deployed: Deployed) -> None:
     said = deployed.cdk("diff", "**", "--app", str(deployed.templates), "--method", "template")
 
     assert "Number of stacks with differences: 0" in said, said
+
+
+def test_the_one_command_looks_around_deploys_and_says_where_tintype_serves(
+    deployed: Deployed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """All is there already, so that nothing is left to change."""
+    for name, value in deployed.environment.items():
+        monkeypatch.setenv(name, value)
+    stages = tmp_path / "stages.toml"
+    small = TABLES["stage"]["small"].items()
+    stages.write_text(
+        "\n".join(["[stage.small]", *(f"{name} = {json.dumps(value)}" for name, value in small)])
+    )
+
+    asked = ["--stage", "small", "--yes", "--stages", str(stages), "--templates", str(deployed.templates)]
+    assert main(asked) == 0, capfd.readouterr()
+
+    url = next(value for name, value in deployed.outputs("small-service").items() if "Url" in name)
+    assert capfd.readouterr().out.endswith(f"Tintype serves on {url}\n")
 
 
 # --- read back through AWS's own API ------------------------------------------------------------------------
@@ -161,7 +182,8 @@ def test_the_roles_may_do_what_they_need_and_nothing_else(deployed: Deployed) ->
     secret = deployed.outputs("small-data")["DatabaseSecret"]
     queue = deployed.outputs("small-data")["CompletionsQueue"]
     roles = {
-        name: deployed.as_role(name) for name in ("ServiceRole", "FunctionsConsistency", "SchemaMigrateRole")
+        name: deployed.as_role(name)
+        for name in ("ServiceRole", "FunctionsConsistency", "SchemaMigrateRole", "FunctionsNotifier")
     }
     deployed.ask_for_rights(wanted=True)
     try:
@@ -169,9 +191,10 @@ def test_the_roles_may_do_what_they_need_and_nothing_else(deployed: Deployed) ->
             role: {name: deployed.api(name, **keys) for name in ("s3", "sns", "sqs", "ec2", "secretsmanager")}
             for role, keys in roles.items()
         }
-        instance, checker, migrator = (mine[one] for one in roles)
+        instance, checker, migrator, notifier = (mine[one] for one in roles)
         put = instance["s3"].put_object
         assert not refused(lambda: put(Bucket=bucket, Key="originals/00/a", Body=b"1"))
+        assert not refused(lambda: put(Bucket=bucket, Key="originals/00/b", Body=b"1"))
         assert not refused(lambda: put(Bucket=bucket, Key="incoming/a/b", Body=b"1"))
         assert not refused(lambda: instance["s3"].get_object(Bucket=bucket, Key="originals/00/a"))
         assert not refused(lambda: instance["s3"].delete_object(Bucket=bucket, Key="incoming/a/b"))
@@ -192,6 +215,12 @@ def test_the_roles_may_do_what_they_need_and_nothing_else(deployed: Deployed) ->
             lambda: checker["s3"].delete_object(Bucket=bucket, Key="originals/00/a", VersionId="null")
         )
         assert refused(lambda: checker["secretsmanager"].get_secret_value(SecretId=secret))
+        assert refused(lambda: checker["sns"].publish(TopicArn=topic, Message="x"))
+        assert not refused(lambda: notifier["sns"].publish(TopicArn=topic, Message="x"))
+        assert not refused(lambda: notifier["s3"].get_object(Bucket=bucket, Key="originals/00/b"))
+        assert refused(lambda: notifier["s3"].put_object(Bucket=bucket, Key="originals/00/c", Body=b"1"))
+        assert refused(lambda: notifier["s3"].delete_object(Bucket=bucket, Key="originals/00/b"))
+        assert not refused(lambda: checker["s3"].delete_object(Bucket=bucket, Key="originals/00/b"))
     finally:
         deployed.ask_for_rights(wanted=False)
 

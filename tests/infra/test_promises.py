@@ -1,6 +1,8 @@
 """What the templates promise, whatever the stage."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,12 +10,16 @@ from typing import Any
 import aws_cdk as cdk
 import pytest
 
+from infra.conftest import TABLES, Template
 from tintype_infra import nag
+from tintype_infra.app import FLAGS
+from tintype_infra.network import Network
+from tintype_infra.stages import Stage
 
-Template = dict[str, Any]
 pytestmark = pytest.mark.xdist_group("infra")
 
 STAGES = ("small", "serious")
+INFRA = Path(__file__).parents[2] / "infra"
 
 
 def of_type(template: Template, kind: str) -> list[dict[str, Any]]:
@@ -135,6 +141,31 @@ def test_only_the_balancer_is_open_to_the_world(templates: dict[str, Template], 
     }
     ports = {80} if stage == "small" else {80, 443}
     assert open_to_all == {("Balancer", port) for port in ports}
+
+
+def test_a_stage_without_nat_has_a_door_to_every_service_that_it_calls() -> None:
+    app = cdk.App(context=FLAGS)
+    stack = cdk.Stack(app, "Alone")
+    Network(stack, Stage.model_validate_json(json.dumps(TABLES["stage"]["small"] | {"egress": "endpoints"})))
+    template = app.synth().get_stack_by_name("Alone").template
+
+    assert of_type(template, "AWS::EC2::NatGateway") == []
+    doors = properties(template, "AWS::EC2::VPCEndpoint")
+    named = {json.dumps(one["ServiceName"]).strip('"]}').rpartition(".")[2] for one in doors}
+    assert named == {
+        *("s3", "sns", "sqs", "secretsmanager", "lambda", "cloudformation", "logs", "monitoring"),
+        *("ssm", "ssmmessages"),
+    }
+    assert all(one["PrivateDnsEnabled"] for one in doors if one["VpcEndpointType"] == "Interface")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_database_has_a_name_so_that_no_deployment_can_replace_it(
+    templates: dict[str, Template], stage: str
+) -> None:
+    """CloudFormation refuses to replace what has a name of its own, also in the pipeline."""
+    (database,) = properties(templates[f"{stage}-data"], "AWS::RDS::DBInstance")
+    assert database["DBInstanceIdentifier"] == f"{stage}-tintype"
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -261,6 +292,21 @@ def test_every_finding_of_awss_rules_has_a_reason_and_every_reason_a_finding(app
     found = list(nag.findings(application))
     assert [one for one in found if not any(reason.explains(one) for reason in nag.REASONS)] == []
     assert [reason for reason in nag.REASONS if not any(map(reason.explains, found))] == []
+
+
+def test_cfn_lint_finds_nothing_in_any_template(written: Path) -> None:
+    """As `make synth` runs it, with the exceptions of its own file alone."""
+    done = subprocess.run(
+        [
+            *(Path(sys.executable).parent / "cfn-lint", "--config-file", INFRA / ".cfnlintrc"),
+            f"{written}/**/*.template.json",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=250,
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
 
 def test_no_zone_was_guessed_and_no_template_names_a_secret(written: Path) -> None:

@@ -51,6 +51,8 @@ class Wish:
     """`deploy`, `diff`, `destroy` or `bootstrap`."""
     yes: bool = False
     lose_data: bool = False
+    templates: Path | None = None
+    """None: they are written anew."""
 
 
 def run(wish: Wish) -> str:
@@ -67,19 +69,18 @@ def run(wish: Wish) -> str:
     if wish.verb == "bootstrap":
         _cdk(wish, "bootstrap", f"aws://{place.account}/{place.region}")
         return f"{place.account} in {place.region} is ready for deployments."
-    _built(wish)
-    _cdk(wish, "synth", "--quiet")
-    chosen = f"{wish.stage}/*" if wish.stage else "Delivery"
+    templates = wish.templates or _synthesized(wish)
+    chosen = (f"{wish.stage}/*" if wish.stage else "Delivery", "--app", str(templates.resolve()))
     if wish.verb == "diff":
-        _cdk(wish, "diff", chosen, "--app", "cdk.out")
+        _cdk(wish, "diff", *chosen)
         return "Nothing was changed."
     if wish.verb == "destroy":
         return _destroy(wish, place, chosen)
     if not wish.lose_data:
-        refuse_losses(api, [*_stacks(FOLDER / "cdk.out", wish.stage)])
+        refuse_losses(api, [*_stacks(templates, wish.stage)])
     approval = "never" if wish.yes else "any-change"
     try:
-        _cdk(wish, "deploy", chosen, "--app", "cdk.out", "--require-approval", approval)
+        _cdk(wish, "deploy", *chosen, "--require-approval", approval)
     except CannotDeploy as error:
         raise CannotDeploy(f"{error}\n{why_it_failed(api, wish.stage)}") from error
     return _where(api, wish.stage)
@@ -231,18 +232,18 @@ def why_it_failed(api: Api, stage: str | None) -> str:
     )
 
 
-def _destroy(wish: Wish, place: Stage | Delivery, chosen: str) -> str:
+def _destroy(wish: Wish, place: Stage | Delivery, chosen: tuple[str, ...]) -> str:
     if isinstance(place, Stage) and place.keep:
         raise CannotDeploy(
             f"The stage {place.name} keeps its data. Set `keep = false`, deploy that, and then destroy it."
         )
     if not wish.yes:
-        sys.stdout.write(f"This deletes everything in {chosen}, for good. Its name, to go on: ")
+        sys.stdout.write(f"This deletes everything in {chosen[0]}, for good. Its name, to go on: ")
         sys.stdout.flush()
         if sys.stdin.readline().strip() != (wish.stage or "Delivery"):
             raise CannotDeploy("Nothing was deleted.")
-    _cdk(wish, "destroy", chosen, "--app", "cdk.out", "--force")
-    return f"{chosen} is gone."
+    _cdk(wish, "destroy", *chosen, "--force")
+    return f"{chosen[0]} is gone."
 
 
 def _where(api: Api, stage: str | None) -> str:
@@ -259,9 +260,11 @@ def _delivery(estate: Estate) -> Delivery:
     return estate.delivery
 
 
-def _built(wish: Wish) -> None:
+def _synthesized(wish: Wish) -> Path:
     if not (wish.built / "release").exists():
         raise CannotDeploy(f"There is no release in {wish.built}. Run `make bundle` first.")
+    _cdk(wish, "synth", "--quiet")
+    return FOLDER / "cdk.out"
 
 
 def _stacks(assembly: Path, stage: str | None) -> Iterator[tuple[str, Template]]:
@@ -313,6 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--stages", type=Path, default=FOLDER / "stages.toml", help="what you decided")
     parser.add_argument("--built", type=Path, default=FOLDER / "build", help="the release")
+    parser.add_argument("--templates", type=Path, help="the folder of templates that `make synth` wrote")
     asked = parser.parse_args(arguments)
     wish = Wish(
         stages=asked.stages,
@@ -321,6 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb=next((one for one in ("diff", "destroy", "bootstrap") if getattr(asked, one)), "deploy"),
         yes=asked.yes,
         lose_data=asked.lose_data,
+        templates=asked.templates,
     )
     try:
         sys.stdout.write(f"{run(wish)}\n")

@@ -19,7 +19,7 @@ from emulator import estate, migration  # noqa: F401 # their types register them
 from emulator.kinds import LEFT, refuse_what_is_not_emulated
 from moto.acm.models import acm_backends
 from moto.cloudformation import models, parsing, responses, utils
-from moto.cloudformation.exceptions import ValidationError
+from moto.cloudformation.exceptions import CloudFormationError, ValidationError
 from moto.core.responses import ActionResult
 from moto.ec2.models import ec2_backends
 from moto.iam import access_control
@@ -105,15 +105,45 @@ def know_debians_image() -> None:
     parsing.ResourceMap.parse_ssm_parameter = known  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def forget_change_sets_twice() -> None:
-    """The command line deletes a change set before it makes one of the same name; moto fails for none."""
-    delete = models.CloudFormationBackend.delete_change_set
+class ChangeSetNotFound(CloudFormationError):
+    code = "ChangeSetNotFound"
 
-    def if_there(self: Any, change_set_name: str) -> None:
-        with contextlib.suppress(UnboundLocalError):
-            delete(self, change_set_name)
 
-    models.CloudFormationBackend.delete_change_set = if_there
+def keep_change_sets_of_stacks_apart() -> None:
+    """The command line gives those of all stacks one name, and deletes one before it makes the next."""
+
+    def found(self: Any) -> str:
+        """Return which of a stack's is meant, by its ARN: moto takes any of that name."""
+        name, stack = self._get_param("ChangeSetName"), self._get_param("StackName")
+        for arn, one in reversed(self.cloudformation_backend.change_sets.items()):
+            if name == arn or (name == one.change_set_name and stack in {one.stack.name, one.stack.stack_id}):
+                return arn
+        raise ChangeSetNotFound(f"ChangeSet [{name}] does not exist")
+
+    def describe(self: Any) -> ActionResult:
+        return ActionResult(self.cloudformation_backend.describe_change_set(found(self)))
+
+    def delete(self: Any) -> ActionResult:
+        with contextlib.suppress(ChangeSetNotFound):
+            del self.cloudformation_backend.change_sets[found(self)]
+        return ActionResult({})
+
+    def execute(self: Any) -> ActionResult:
+        self.cloudformation_backend.execute_change_set(found(self), self._get_param("StackName"))
+        return ActionResult({})
+
+    responses.CloudFormationResponse.describe_change_set = describe  # pyright: ignore[reportAttributeAccessIssue]
+    responses.CloudFormationResponse.delete_change_set = delete  # pyright: ignore[reportAttributeAccessIssue]
+    responses.CloudFormationResponse.execute_change_set = execute  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def see_that_nothing_changes() -> None:
+    """A parameter that keeps its value is no change; moto looks at what was given when a stack was made."""
+
+    def keeps(self: Any, other_parameters: dict[str, Any]) -> bool:
+        return all(self.stack_parameters.get(name) == value for name, value in other_parameters.items())
+
+    models.Stack.has_parameters = keeps
 
 
 def know_the_certificate(arn: str) -> None:
@@ -153,7 +183,8 @@ def main() -> None:
     check_actions_where_moto_knows_no_resource()
     know_debians_image()
     protect_stacks()
-    forget_change_sets_twice()
+    keep_change_sets_of_stacks_apart()
+    see_that_nothing_changes()
     know_the_certificate(os.environ["EMULATOR_CERTIFICATE"])
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=True)
     server.start()
