@@ -52,7 +52,7 @@ class CleanRoot:
             check=False,
             env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
         )
-        assert done.returncode == 0, f"{commands}:\n{done.stdout[-6000:]}"
+        assert done.returncode == 0, f"{commands}:\n{done.stdout[-20000:]}"
         return done.stdout
 
 
