@@ -34,7 +34,7 @@ pytestmark = [
 UPLOADERS = int(os.environ.get("ROLLOUT_UPLOADERS", "3"))
 SLOW = 2
 SLOW_SECONDS = 2.5
-ROUNDS = 2
+ROUNDS = int(os.environ.get("ROLLOUT_ROUNDS", "2"))
 NEXT = Step(9999, "9999_next.sql", "ALTER TABLE images ADD COLUMN next text")
 """What the next release would bring: it only adds, so that both releases can work with it."""
 BALANCER = """
