@@ -3,6 +3,7 @@
 Rows are real ones, in a real PostgreSQL. The objects' side is made up as fast as S3 could never list it, or
 is a real folder of files. Measured are the merge alone, and whole runs as `tintype check` does them, with
 leases, checkpoints and findings; one of those is killed in the middle, and another process goes on with it.
+And the listing alone, of answers as S3 gives them: what it adds on S3 to what the others cost.
 Each measured run is a process of its own, so that its memory is its own.
 """
 
@@ -27,6 +28,7 @@ import psutil
 import psycopg
 import typer
 from psycopg import sql
+from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
@@ -49,7 +51,7 @@ from tintype.model.payload import image_payload
 from tintype.objects.info import Entry
 from tintype.objects.store import Objects
 from tintype.settings import ConsistencySettings, DatabaseSettings, ObjectsSettings
-from tintype_bench import machine
+from tintype_bench import listed, machine
 
 SHARDS = 256
 PAGE = 1000
@@ -75,7 +77,7 @@ class Measured:
     """One run."""
 
     part: str
-    """`merge`, `whole`, or `killed`: a whole run in two processes, of which the first is killed."""
+    """`merge`, `listing`, `whole`, or `killed`: a whole run in two processes, of which one is killed."""
     source: str
     objects: int
     workers: int
@@ -177,6 +179,7 @@ def measure(
         place.chmod(0o755)  # PostgreSQL does not run as root, and must get to its data
         for count in map(int, counts.split(",")):
             measured += asyncio.run(_round(place / f"made-{count}", count, (1, 2), on_disk=False))
+            measured.append(_measure_listing(count))
         if folder:
             measured += asyncio.run(_round(place / "folder", folder, (1,), on_disk=True))
     _show(measured)
@@ -308,6 +311,29 @@ def _measure_killed(url: str, place: Path, whole: Measured) -> Measured:
     )
 
 
+def _measure_listing(count: int) -> Measured:
+    """List so many objects from a server that answers as S3 does. It is a process of its own."""
+    itself = [sys.executable, "-m", "tintype_bench.scale"]
+    server = subprocess.Popen([*itself, "serve-listing"], stdout=subprocess.PIPE)  # noqa: S603 - ourselves
+    try:
+        port = next(iter(server.stdout or ())).decode().strip()
+        done = subprocess.run(  # noqa: S603 - ourselves
+            [*itself, "list", port, str(count)], check=True, stdout=subprocess.PIPE
+        )
+    finally:
+        server.kill()
+        server.wait()
+    return Measured(
+        part="listing",
+        source="S3's answers",
+        objects=count,
+        workers=ConsistencySettings().at_once,
+        database_cpu_seconds=0,
+        differences=0,
+        **json.loads(done.stdout),
+    )
+
+
 def _wait_for_half(url: str) -> None:
     """Wait until half of the shards are checked."""
     with psycopg.connect(_as_superuser(url), autocommit=True) as connection:
@@ -431,6 +457,51 @@ def run(url: str, count: int, workers: int, folder: Annotated[str, typer.Argumen
         "differences": differences,
     }
     typer.echo(json.dumps(told))
+
+
+@app.command(hidden=True)
+def serve_listing() -> None:
+    """Answer as S3 does, with what a shard of a million objects has."""
+    prefix = "originals/00/"
+    listed.serve(asyncio.run(_pages(prefix)), prefix)
+
+
+async def _pages(prefix: str) -> list[Sequence[Entry]]:
+    return [page async for page in Synthetic(1_000_000).entries(prefix)]
+
+
+@app.command(name="list", hidden=True)
+def list_(port: int, count: int) -> None:
+    """List at least so many objects, and tell the figures of this very process."""
+    begun, cpu = time.monotonic(), time.process_time()
+    listed_objects = asyncio.run(_list(port, count))
+    told = {
+        "seconds": (time.monotonic() - begun) * count / listed_objects,
+        "cpu_seconds": (time.process_time() - cpu) * count / listed_objects,
+        "peak_mb": _peak_mb(),
+    }
+    typer.echo(json.dumps(told))
+
+
+async def _list(port: int, count: int) -> int:
+    settings = ObjectsSettings(
+        url="s3://listed",
+        endpoint=f"http://127.0.0.1:{port}",
+        access_key_id=SecretStr("nobody"),
+        secret_access_key=SecretStr("nothing"),
+    )
+    objects = Objects.open(settings, Path())
+    seen = 0
+
+    async def work() -> None:
+        nonlocal seen
+        while seen < count:
+            async for page in objects.entries("originals/00/"):
+                seen += len(page)
+
+    await asyncio.gather(*(work() for _ in range(ConsistencySettings().at_once)))
+    await objects.aclose()
+    return seen
 
 
 @app.command(hidden=True)
