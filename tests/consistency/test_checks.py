@@ -458,6 +458,34 @@ async def test_wrong_bytes_are_found_by_each_deep_check_until_something_is_done(
     assert {image_id for (image_id,) in rows} == {images[2].id, images[3].id}
 
 
+async def test_what_a_closer_look_found_is_drift_until_something_is_done(world: World) -> None:
+    flipped, spoilt, whole = await world.upload(3)
+    damage = Damage(world, random.Random(1))
+    assert await drift(world) is None
+    await damage.flip_silently(flipped)
+    await damage.spoil_label(spoilt)
+    found = {Drift.CONTENT_DIFFERS: 1, Drift.METADATA_DIFFERS: 1}
+
+    await world.check(Order(Mode.DEEP))
+    assert (await world.check(Order())).clean
+    assert await drift(world) == found
+    await damage.remove_object(whole)
+    await world.check(Order())
+    assert await drift(world) == found | {Drift.ROW_WITHOUT_OBJECT: 1}
+
+    await world.check(Order(Mode.FULL, repair=True))
+    await world.check(Order())
+    assert await drift(world) == {Drift.CONTENT_DIFFERS: 1}
+    await world.check(Order(Mode.DEEP, repair=True))
+    await world.check(Order())
+    assert await drift(world) == {}
+
+
+async def drift(world: World) -> dict[str, int] | None:
+    async with world.database.reading(EVERY_OWNER) as tx:
+        return await checks.drift(tx)
+
+
 async def test_foreign_keys_are_counted_and_left_alone(world: World) -> None:
     (image,) = await world.upload(1)
     shard = world.file(image).parent

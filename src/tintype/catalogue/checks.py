@@ -128,13 +128,33 @@ async def latest(tx: Tx) -> list[Run]:
     return [await _with_counts(tx, row) for row in await cursor.fetchall()]
 
 
-async def latest_checked(tx: Tx) -> Run | None:
-    """Return the latest run that looked at everything."""
+async def drift(tx: Tx) -> dict[str, int] | None:
+    """Return by kind what differs as far as checks know; None before the first that looked at everything.
+
+    It is what the latest one found, and what an earlier one found that looked more closely, as long as
+    nothing was done about it: a listing cannot see that metadata or bytes are still wrong.
+    """
     cursor = await tx.execute(
-        f"SELECT {_COLUMNS} FROM check_runs WHERE checked_at IS NOT NULL ORDER BY id DESC LIMIT 1"
+        """
+        WITH checked AS (SELECT id, mode FROM check_runs WHERE checked_at IS NOT NULL),
+        latest AS (
+            SELECT (SELECT id FROM checked ORDER BY id DESC LIMIT 1) AS newest,
+                   (SELECT id FROM checked WHERE mode <> 'quick' ORDER BY id DESC LIMIT 1) AS closer,
+                   (SELECT id FROM checked WHERE mode = 'deep' ORDER BY id DESC LIMIT 1) AS closest),
+        known AS (
+            SELECT kind, key FROM findings JOIN latest ON run_id = newest
+            UNION
+            SELECT kind, key FROM findings JOIN latest ON run_id IN (closer, closest)
+            JOIN images ON images.id = image_id AND images.state = 'ready'
+            WHERE findings.state = 'open' AND (
+                (run_id = closer AND kind = 'metadata_differs')
+                OR (run_id = closest AND kind = 'content_differs' AND details ? 'expected')))
+        SELECT latest.newest IS NOT NULL, kind, count(known.key) FROM latest LEFT JOIN known ON true
+        GROUP BY 1, 2
+        """
     )
-    row = await cursor.fetchone()
-    return await _with_counts(tx, row) if row else None
+    rows = await cursor.fetchall()
+    return {kind: count for _, kind, count in rows if kind} if rows[0][0] else None
 
 
 async def seconds_since_start(tx: Tx) -> float | None:

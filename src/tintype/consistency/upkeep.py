@@ -99,7 +99,7 @@ class Upkeep:
         """Return what alarms look at, by the name of the metric. What nobody knows yet is not among them."""
         async with self.runs.database.reading(EVERY_OWNER) as tx:
             clean = await checks.last_clean(tx)
-            latest = await checks.latest_checked(tx)
+            drift = await checks.drift(tx)
             waiting = await events.oldest_unpublished_age(tx)
             held = await quarantined.held_bytes(tx)
             unverified = await comparison.oldest_unverified_age(tx)
@@ -108,10 +108,10 @@ class Upkeep:
             "QuarantineBytes": float(held),
             "OldestUnverifiedSeconds": unverified,
         }
-        if latest is not None:
-            figures["ConsistencyDrift"] = float(sum(latest.drift.values()))
+        if drift is not None:
+            figures["ConsistencyDrift"] = float(sum(drift.values()))
             # Those alone that there are: CloudWatch asks money for each name.
-            figures |= {f"ConsistencyDrift.{kind}": float(count) for kind, count in latest.drift.items()}
+            figures |= {f"ConsistencyDrift.{kind}": float(count) for kind, count in drift.items()}
         if clean is not None:
             figures["LastCleanCheckSeconds"] = clean
         return figures
@@ -120,11 +120,11 @@ class Upkeep:
         """Bring the figures up to date."""
         async with self.runs.database.reading(EVERY_OWNER) as tx:
             clean = await checks.last_clean(tx)
-            latest = await checks.latest_checked(tx)
+            drift = await checks.drift(tx) or {}
             self.metrics.quarantine_bytes.set(await quarantined.held_bytes(tx))
             self.metrics.oldest_unverified_seconds.set(await comparison.oldest_unverified_age(tx))
         for kind in Drift:
-            self.metrics.drift.labels(kind.value).set(latest.drift.get(kind.value, 0) if latest else 0)
+            self.metrics.drift.labels(kind.value).set(drift.get(kind.value, 0))
         self.metrics.clean_check_age_seconds.set(float("inf") if clean is None else clean)
 
     async def _work(self, run_id: UUID) -> None:
