@@ -20,7 +20,7 @@ from tintype.telemetry import Metrics, get_logger
 BATCH = 100
 """Events of one transaction. A crash between publishing and committing repeats that many at most."""
 
-GATHER_SECONDS = 0.05
+GATHER_SECONDS = 0.1
 """Between two rounds, so that under load a round carries many events. A lone event does not wait."""
 
 LONGEST_REST_SECONDS = 15

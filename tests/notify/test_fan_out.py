@@ -77,7 +77,7 @@ async def test_an_event_that_commits_late_is_not_skipped(town: Town, hearing: Su
     async with await town.database.connect(EVERY_OWNER) as slow, slow.begun():
         await events.add(slow, Kind.UPLOADED, late)
         early = await town.happen()
-        assert await fan_out(town.database), "more is to come soon"
+        assert (await fan_out(town.database)).more_soon
         assert await planned(town) == []
 
     await fan_out(town.database)

@@ -9,6 +9,8 @@ from tintype.catalogue.database import Database
 from tintype.model.errors import DatabaseUnavailable
 
 RETRY_SECONDS = 1
+GATHER_SECONDS = 0.05
+"""Between two rings. Whoever hears one looks for all there is; a lone event does not wait."""
 
 
 class Bell:
@@ -27,6 +29,7 @@ class Bell:
                     while True:
                         if await listener.wait(60):
                             self.ring()
+                            await asyncio.sleep(GATHER_SECONDS)
             except DatabaseUnavailable:
                 await asyncio.sleep(RETRY_SECONDS)
 

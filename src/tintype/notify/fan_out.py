@@ -1,6 +1,7 @@
 """From the log of events to deliveries: each event once for each subscription that wants it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import uuid5
 
 from tintype.catalogue import deliveries, errands, events, subscriptions
@@ -17,38 +18,56 @@ BATCH = 500
 ERRANDS = 20
 
 
-async def fan_out(db: Database) -> bool:
-    """Turn all that is settled in the log into deliveries; tell whether more will be, and soon.
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """What came of a look into the log."""
+
+    deliveries: int
+    more_soon: bool
+    """Whether there is more that other transactions still hold back."""
+
+
+async def fan_out(db: Database) -> Spread:
+    """Turn all that is settled in the log into deliveries.
 
     The place in the log moves in the transaction that adds the deliveries, and whoever moves it has
     locked it: an event is turned into deliveries exactly once, whoever is killed when. Nothing of this
     is on the way of an upload.
     """
+    made = 0
     while True:
         async with db.transaction(EVERY_OWNER) as tx:
             after = await deliveries.take_turn(tx)
             if after is None:
-                return True
+                return Spread(made, more_soon=True)
             batch = await events.settled(tx, after, BATCH)
             if batch:
                 after = batch[-1].position
-                await deliveries.add(tx, await _wanted(tx, batch))
+                news = await _wanted(tx, batch)
+                made += len(news)
+                await deliveries.add(tx, news)
                 await deliveries.advance(tx, after)
                 checkpoint("before-fan-out-commit")
             if len(batch) < BATCH:
-                return await events.newest(tx) > after
+                return Spread(made, more_soon=await events.newest(tx) > after)
 
 
-async def run_errands(db: Database) -> None:
-    """Turn what was promised to subscriptions into deliveries: confirmations, tests, replays."""
+async def run_errands(db: Database) -> int:
+    """Turn what was promised to subscriptions into deliveries: confirmations, tests, replays.
+
+    Returns how many there were.
+    """
+    run = 0
     while True:
         async with db.transaction(EVERY_OWNER) as tx:
             claimed = await errands.claim(tx, ERRANDS)
             for errand in claimed:
                 await _run(tx, errand)
-            await errands.done(tx, [errand.id for errand in claimed])
+            if claimed:
+                await errands.done(tx, [errand.id for errand in claimed])
         if not claimed:
-            return
+            return run
+        run += len(claimed)
 
 
 async def _wanted(tx: Tx, batch: Sequence[Event]) -> list[News]:

@@ -19,6 +19,8 @@ LANES = 16
 SOON_SECONDS = 0.05
 """Between two looks: under load one finds many events, and a second one what was still held back by other
 transactions at the first. A lone event does not wait."""
+SELDOM_SECONDS = 0.5
+"""Between two looks, at most, while many events come and nobody is to be told of any."""
 SWEEP_SECONDS = 60
 SWEEP_ROWS = 1000
 RETRY_SECONDS = 1
@@ -41,6 +43,7 @@ class Notifier:
         self._serving: set[asyncio.Task[None]] = set()
         self._sweep_at: float = 0
         self._trouble = ""
+        self._rest_seconds = SOON_SECONDS
 
     async def run(self) -> None:
         """Work until cancelled; what is being brought then is brought and recorded first."""
@@ -91,13 +94,15 @@ class Notifier:
         with self._bell.heard() as ear:
             while True:
                 soon = await self._endure(self._look)
-                await asyncio.sleep(SOON_SECONDS)
+                await asyncio.sleep(self._rest_seconds)
                 if not soon:
                     await wait_for(ear, self._poll_seconds)
 
     async def _look(self) -> bool:
-        await run_errands(self._db)
-        soon = await fan_out(self._db)
+        errands = await run_errands(self._db)
+        spread = await fan_out(self._db)
+        idle = not errands and not spread.deliveries
+        self._rest_seconds = min(2 * self._rest_seconds, SELDOM_SECONDS) if idle else SOON_SECONDS
         self._work.set()
         if time.monotonic() > self._sweep_at:
             self._sweep_at = time.monotonic() + SWEEP_SECONDS
@@ -105,7 +110,7 @@ class Notifier:
                 await deliveries.sweep(tx, SWEEP_ROWS)
                 await mailboxes.sweep(tx)
                 self._metrics.deliveries_late_seconds.set(await deliveries.waiting(tx) or 0)
-        return soon
+        return spread.more_soon
 
     async def _dispatch(self) -> None:
         """Give lanes with something due to couriers, as many as there are at once."""
