@@ -30,6 +30,7 @@ from tintype.model.errors import (
     Internal,
     RequestInvalid,
     ShuttingDown,
+    StorageUnavailable,
     TintypeError,
 )
 from tintype.model.event import Event, Kind, event_id
@@ -137,6 +138,29 @@ async def test_many_at_once_are_all_committed_each_with_its_event(
     assert ids == {image.id for image in made}
     assert len(log) == len(ids)
     assert {event.image_id for event in log} == ids
+
+
+async def test_whose_bytes_are_being_stored_is_waited_for_a_moment(commits: Commits) -> None:
+    async def follow() -> Outcome:
+        with commits.soon():
+            await asyncio.sleep(0)  # the other one is in the queue by now, and would be on its way
+            await asyncio.sleep(0)
+        return await commits.commit(arrival())
+
+    async def together() -> bool:
+        outcomes = await asyncio.gather(follow(), commits.commit(arrival()))
+        return len({image_in(outcome).created_at for outcome in outcomes}) == 1  # of one transaction
+
+    assert any([await together() for _ in range(50)])
+
+
+async def test_whose_bytes_were_not_stored_after_all_holds_nobody_up(commits: Commits) -> None:
+    await commits.commit(arrival())
+
+    with pytest.raises(StorageUnavailable), commits.soon():
+        raise StorageUnavailable("It does not answer.")
+    with commits.soon():
+        stored(await commits.commit(arrival()))
 
 
 async def test_both_points_at_which_a_crash_must_be_survivable_are_passed(commits: Commits) -> None:

@@ -1,8 +1,8 @@
 """Commits: an arrival becomes an image and its event, or is answered with what was there before it."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -66,6 +66,15 @@ class Commits:
                 [owner, [key, f"{key}#0"]],
             )
             return await cursor.fetchone() is not None
+
+    @contextmanager
+    def soon(self) -> Generator[None]:
+        """Tell that a commit will follow the block, unless it fails: others may wait a moment for it."""
+        self._writer.expect()
+        try:
+            yield
+        finally:
+            self._writer.arrive()
 
     async def commit(self, arrival: Arrival) -> Outcome:
         """Make the arrival an image: the row, its event and the answer to its key, all or none of them.

@@ -29,6 +29,8 @@ from tintype.telemetry import get_logger
 MAX_BATCH = 100
 MAX_RACES = 5
 """How often in a row another process may be faster with the same bytes or the same key."""
+COMPANY_SECONDS = 0.005
+"""The longest that a batch waits for arrivals whose bytes are being stored."""
 PAUSE_SECONDS = 0.1
 """Between attempts to reach a database that is away."""
 SILENCE_SECONDS = 5
@@ -145,13 +147,21 @@ class _Waiting:
 
 @dataclass(slots=True)
 class Writer:
-    """A queue, a line of its own, and one statement at a time."""
+    """A queue, a line of its own, and one statement at a time.
+
+    A statement costs much whatever it holds, so a batch waits for those who will be here in a moment: for
+    as long as the last one took, so that at worst a commit takes twice as long. Who is alone never waits.
+    """
 
     database: Database
     _line: Line
     _queue: deque[_Waiting] = field(default_factory=deque[_Waiting])
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _closing: bool = False
+    _coming: int = 0
+    _whole: asyncio.Future[None] | None = None
+    """Of a batch that waits: set once nobody is coming any more."""
+    _last_seconds: float = 0
 
     @classmethod
     def of(cls, database: Database) -> Self:
@@ -174,11 +184,22 @@ class Writer:
         self._wake.set()
         return await verdict
 
+    def expect(self) -> None:
+        """Hear that an arrival will come soon, or not at all: `arrive` tells, just before its `write`."""
+        self._coming += 1
+
+    def arrive(self) -> None:
+        """Hear that one who was expected is here, or will not come."""
+        self._coming -= 1
+        if not self._coming and self._whole is not None:
+            _settled(self._whole)
+
     async def run(self) -> None:
         """Write until `close`, and then what is left."""
         try:
             while self._queue or not self._closing:
                 if self._queue:
+                    await self._have_company()
                     await self._record(self._take())
                 else:
                     self._wake.clear()
@@ -190,6 +211,20 @@ class Writer:
         """Take nothing new; `run` ends when the queue is empty."""
         self._closing = True
         self._wake.set()
+
+    async def _have_company(self) -> None:
+        """Wait until all who were expected are here, but not for long."""
+        patience = min(self._last_seconds, COMPANY_SECONDS)
+        if not self._coming or not patience:
+            return
+        loop = asyncio.get_running_loop()
+        whole = self._whole = loop.create_future()
+        timer = loop.call_later(patience, _settled, whole)
+        try:
+            await whole
+        finally:
+            timer.cancel()
+            self._whole = None
 
     def _take(self) -> list[_Waiting]:
         """Take the next batch. What would meet another one of it waits for the next, to find it there."""
@@ -260,8 +295,10 @@ class Writer:
 
     async def _execute(self, statement: LiteralString, rows: str) -> dict[UUID, Verdict]:
         settings = self.database.settings
+        begun = time.monotonic()
         async with asyncio.timeout(settings.statement_timeout_seconds + SILENCE_SECONDS):
             verdicts = await self._line.run(statement, rows, str(settings.attempt_seconds))
+        self._last_seconds = time.monotonic() - begun
         return {row[0]: Verdict(*row[1:]) for row in verdicts}
 
     def _lost(self, error: Exception) -> bool:
@@ -288,6 +325,11 @@ class Writer:
         self._queue.clear()
         if not in_doubt or away > settings.commit_timeout_seconds:
             raise gone from error
+
+
+def _settled(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _refuse(batch: Sequence[_Waiting], error: Exception) -> None:

@@ -64,7 +64,7 @@ class Ingest:
         if not upload.filename:
             upload = replace(upload, filename=default_filename(facts.format))
         checkpoint("before-put")
-        with self.metrics.stage("put"):
+        with self.metrics.stage("put"), self.commits.soon():
             stored = await self.objects.put(
                 original_key(upload.id),
                 body,
