@@ -45,6 +45,7 @@ _NOTICES = {
     Kind.CONSISTENCY_FINISHED: "Consistency check finished",
 }
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 # What the JSON encoder leaves alone and SNS refuses (its FAQ: the characters of XML 1.0 only).
 _NOT_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
 
@@ -159,7 +160,7 @@ def name_of(event: Event) -> str:
 
 def storable_json(value: object) -> str:
     """Return compact JSON of which every character can travel through SNS and SQS."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = _ENCODER.encode(value)
     return _NOT_XML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

@@ -36,6 +36,7 @@ _SOCKET_OPTIONS = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCK
 _UNRESERVED = string.ascii_letters + string.digits + "-._~"
 _PERCENT = [chr(byte) if chr(byte) in _UNRESERVED else f"%{byte:02X}" for byte in range(256)]
 _FREQUENT = tuple((sign, f"%{ord(sign):02X}") for sign in "%\"\\{}:,/ +=@[]()'")
+_RESERVED = re.compile(r"[^A-Za-z0-9\-._~]")
 _OTHERS = re.compile(r"[^A-Za-z0-9\-._~%]")
 
 
@@ -127,6 +128,8 @@ def _fields(prefix: str, entry: "PublishBatchRequestEntryTypeDef") -> Iterator[s
 
 
 def _percent_encoded(text: str) -> str:
+    if _RESERVED.search(text) is None:
+        return text
     encoded = text
     for sign, code in _FREQUENT:
         encoded = encoded.replace(sign, code)
