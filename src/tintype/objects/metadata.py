@@ -7,6 +7,7 @@ ASCII, which it would otherwise be hard to tell ours from.
 
 import base64
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -31,6 +32,7 @@ _MAX_EXTENSION = 16
 # Visible ASCII without percent and question mark: no spaces, which signing would squeeze (SigV4,
 # "Trimall"), and no `=?`, which begins an encoded word of RFC 2047.
 _SAFE = "!\"#$&'()*+,/:;<=>@[\\]^`{|}"
+_UNSAFE = re.compile(r"[^!-$&->@-~]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +148,12 @@ class _Sheet:
         """Write an encoded value if there is room for all of it. An empty one is not written."""
         if not value:
             return
-        if len(value) > self._room_for(name):
+        room = self.room - len(_PREFIX) - len(name) - len(value)
+        if room < 0:
             self.cut.append(name)
             return
         self.written[name] = value
-        self.room -= len(_PREFIX + name) + len(value)
+        self.room = room
 
     def add_text(self, name: str, text: str) -> None:
         """Write a text, or as much of its beginning as fits."""
@@ -181,15 +184,12 @@ class _Sheet:
         return self.written | ({"cut": ",".join(self.cut)} if self.cut else {})
 
     def _add_shortened(self, name: str, whole: str, shorter: Callable[[int], str]) -> None:
-        room = self._room_for(name)
+        room = max(self.room - len(_PREFIX) - len(name), 0)
         if len(whole) <= room:
             self.add(name, whole)
             return
         self.cut.append(name)
         self.add(name, shorter(room))
-
-    def _room_for(self, name: str) -> int:
-        return max(self.room - len(_PREFIX + name), 0)
 
 
 def _beginning(text: str, room: int) -> str:
@@ -199,6 +199,8 @@ def _beginning(text: str, room: int) -> str:
 
 
 def _encode(text: str) -> str:
+    if _UNSAFE.search(text) is None:
+        return text
     return quote(text, safe=_SAFE, errors="surrogatepass")
 
 

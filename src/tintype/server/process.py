@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import gc
 import signal
 import socket
 import sys
@@ -21,6 +22,8 @@ from tintype.wiring import at_work, open_parts
 READ_AHEAD_BYTES = 128 * 1024
 """What uvicorn reads of a body before its handler asks for it. With its own 64 KB it stops and starts all
 the time. More saves a little more, and adds memory to each upload."""
+GARBAGE_THRESHOLDS = 10_000, 50, 100
+"""Of the garbage collector: what a request makes is let go by counting, and hardly any of it is garbage."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """glibc's names, from malloc.h (mallopt(3))."""
 
@@ -38,6 +41,7 @@ async def serve_forever(settings: Settings) -> None:
             context = Context.of(parts)
             server = _Server(_config(settings, context), context.instance, settings.linger_seconds)
             listener.listen(server.config.backlog)  # whoever reads the greeting may connect at once
+            _collect_seldom()
             _greet(settings, settings.port, parts.objects.location)
             await server.serve(sockets=[listener])
 
@@ -113,6 +117,13 @@ def _tune_malloc(threshold: int) -> None:
         if mallopt is not None:
             mallopt(M_MMAP_THRESHOLD, threshold)
             mallopt(M_TRIM_THRESHOLD, threshold)
+
+
+def _collect_seldom() -> None:
+    """Have the garbage collector pass over what is there now, and look at the rest less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
 def _identity(settings: Settings) -> str:

@@ -43,12 +43,11 @@ def read_jpeg(body: Body, limits: ImagingSettings) -> Header:
     exif: Span | None = None
     position = 2
     for _ in range(MAX_SEGMENTS):
-        marker, position = _marker(window, position)
+        marker, length, position = _marker(window, position)
         if marker in _BARE:
             continue
         if marker == _EOI:
             raise damaged("The JPEG ends before its picture begins.")
-        length = int.from_bytes(window.read(position, 2))
         if length < 2 or position + length > body.length:  # noqa: PLR2004 - the length counts its own two bytes
             raise damaged("The JPEG has a segment that reaches beyond the end of the file.")
         if marker == _SOS:
@@ -64,14 +63,18 @@ def read_jpeg(body: Body, limits: ImagingSettings) -> Header:
     )
 
 
-def _marker(window: Window, position: int) -> tuple[int, int]:
-    """Return the next marker and the position after it; fill bytes and junk are skipped, as decoders do."""
-    head = window.read(position, 2)
-    if len(head) == 2 and head[0] == 0xFF and head[1] not in (0x00, 0xFF):  # noqa: PLR2004 - a marker
-        return head[1], position + 2
+def _marker(window: Window, position: int) -> tuple[int, int, int]:
+    """Return the next marker, the length behind it if it has one, and the position between the two.
+
+    Fill bytes and junk are skipped, as decoders do.
+    """
+    head = window.read(position, 4)
+    if len(head) > 1 and head[0] == 0xFF and head[1] not in (0x00, 0xFF):  # noqa: PLR2004 - a marker
+        return head[1], int.from_bytes(head[2:]), position + 2
     while block := window.read(position, Window.BLOCK):
         if found := _MARKER.search(block):
-            return block[found.end() - 1], position + found.end()
+            after = position + found.end()
+            return block[found.end() - 1], int.from_bytes(window.read(after, 2)), after
         position += max(len(block) - 1, 1)  # its last byte may be the first half of a marker
     raise damaged("The JPEG ends before its picture begins.")
 
