@@ -236,15 +236,16 @@ def _as_json(logger: WrappedLogger, method: str, line: EventDict) -> bytes:
 
 def _is_simple(line: EventDict) -> bool:
     """Tell whether all that a line has are numbers and short texts."""
+    value: object
     for value in line.values():
-        kind = type(value)
-        if kind is str:
+        # By type and not by class: what is derived from a text may be written as something else.
+        if type(value) is str:
             if len(value) > MAX_TEXT:
                 return False
-        elif kind is int:
+        elif type(value) is int:
             if value.bit_length() > MAX_INTEGER_BITS:
                 return False
-        elif kind is not float and kind is not bool and value is not None:
+        elif value is not None and type(value) is not float and type(value) is not bool:
             return False
     return True
 
