@@ -5,6 +5,8 @@ from pathlib import Path
 
 import psutil
 
+from tintype.imaging.process import LOW_PRIORITY
+
 
 def workers() -> list[psutil.Process]:
     """Return the decoding processes of this test process."""
@@ -20,6 +22,15 @@ async def settled(count: int) -> bool:
             return True
         await asyncio.sleep(0.02)
     return False
+
+
+async def low_priority() -> None:
+    """Wait until the worker for heavy pictures has given way, which is a moment after it is ready."""
+    for _ in range(500):
+        if any(each.nice() == LOW_PRIORITY for each in workers()):
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("no worker has a low priority")
 
 
 def is_confined(process: psutil.Process) -> bool:

@@ -23,7 +23,7 @@ from tintype.imaging.process import LOW_PRIORITY, StartFailed
 from tintype.model.errors import DecoderFailed, ImageCorrupt, ImageTooLarge, Overloaded
 from tintype.model.image import Facts
 from tintype.settings import ImagingSettings, MiB
-from worker_processes import busy_worker, ended, is_confined, settled, workers
+from worker_processes import busy_worker, ended, is_confined, low_priority, settled, workers
 
 OpenCage = Callable[..., Awaitable[Inspector]]
 
@@ -139,6 +139,7 @@ async def test_a_large_picture_is_decoded_in_memory_or_refused_for_its_size(open
 async def test_a_worker_serves_so_many_images_and_is_replaced(open_cage: OpenCage) -> None:
     inspector = await open_cage(workers=1, recycle_after=5)
     assert await settled(2)
+    await low_priority()
     first = {worker.pid for worker in workers() if worker.nice() < LOW_PRIORITY}
 
     for _ in range(25):
