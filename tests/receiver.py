@@ -1,6 +1,7 @@
 """A webhook's receiver: a real HTTP server, which remembers what it was told and answers as a test wants."""
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -49,6 +50,14 @@ class Receiver:
         return [call for call in list(self.calls) if call.told["type"] == kind]
 
 
+class Server(ThreadingHTTPServer):
+    """A server that takes it calmly when a caller is killed."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as socketserver has it
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     """A receiver of one test's own, on loopback."""
@@ -58,7 +67,11 @@ def receiver() -> Iterator[Receiver]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
+            length = int(self.headers["content-length"])
+            body = self.rfile.read(length)
+            if len(body) < length:  # who called was killed at it, and has told nothing
+                self.close_connection = True
+                return
             call = Call({name.lower(): value for name, value in self.headers.items()}, body, self.path)
             with lock:
                 hearing.calls.append(call)
@@ -73,7 +86,7 @@ def receiver() -> Iterator[Receiver]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in http.server
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     hearing = Receiver(f"http://127.0.0.1:{server.server_port}/hook")
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)

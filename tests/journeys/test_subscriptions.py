@@ -147,7 +147,7 @@ def test_a_link_that_is_not_ours_is_refused(client: httpx.Client, way: str, toke
 
 
 def test_the_pages_load_nothing_and_run_nothing(client: httpx.Client, confirmation: Ask) -> None:
-    _, link = confirmation(filter={"tags": ["<script>alert(1)</script>", {"prefix": "ro"}]})
+    _, link = confirmation(filter={"tags": ["<script>alert(1)</script>", {"prefix": "ro\u202e"}]})
     page = client.get(link, headers=HTML)
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -158,6 +158,7 @@ def test_the_pages_load_nothing_and_run_nothing(client: httpx.Client, confirmati
     assert page.headers["referrer-policy"] == "same-origin"
     assert "<script" not in page.text
     assert "&lt;script&gt;" in page.text
+    assert "\u202e" not in page.text  # it would turn what follows around
     assert not re.search(r"(src|href)=\"(?!data:)", page.text)
 
 

@@ -10,6 +10,7 @@ from moto.sns.models import SNSBackend
 from moto.sns.utils import FilterPolicyMatcher
 
 from tintype.model.errors import PolicyInvalid
+from tintype.model.event import Kind
 from tintype.model.event_attributes import Attribute
 from tintype.model.filter_policy import ATTRIBUTES, MAX_KEYS, check_filter, combinations, failing, matches
 
@@ -104,6 +105,7 @@ GOOD: list[dict[str, Any]] = [
     {"content_type": [{"anything-but": {"prefix": "image/"}}]},
     {"bytes": [{"numeric": [">", -1e9, "<=", 1e9]}]},
     {"bytes": [0.12345]},
+    {"kind": ["image.deleted", {"prefix": "subscription."}]},
     {"$or": [{"ext": ["png"]}, {"bytes": [{"numeric": [">", 1]}]}]},
     {"ext": [f"a{number}" for number in range(150)]},
     {"ext": ["a"] * 15, "tags": ["b"] * 10},
@@ -129,6 +131,12 @@ def test_a_filter_within_the_limits_of_sns_is_taken(wanted: dict[str, Any]) -> N
         ({"ext": ["png", "JPG"]}, "/filter/ext/1", 'write "jpg"'),
         ({"ext": [""]}, "/filter/ext/0", "not empty"),
         ({"ext": [1]}, "/filter/ext/0", "it is text"),
+        (
+            {"kind": ["image.uploaded", "image.painted"]},
+            "/filter/kind/1",
+            '"image.painted" is no kind of event',
+        ),
+        ({"kind": [{"anything-but": ["painted"]}]}, "/filter/kind/0", "There are image.uploaded, "),
         ({"ext": [None]}, "/filter/ext/0", "it is text"),
         ({"ext": [["png"]]}, "/filter/ext/0", "a list is none"),
         ({"tags": ["\ud800"]}, "/filter/tags/0", "halves"),
@@ -211,6 +219,7 @@ def test_every_mistake_is_told_up_to_a_number() -> None:
 # The difference to moto
 
 TEXTS = ["png", "jpg", "gif", "image/png", "image/jpeg", "rome", "roma", "paris", "holiday", "p", "ro", "1"]
+KINDS = [kind.value for kind in Kind]
 NUMBERS = [0, 1, 2, 10, 99.5, 100, 1000, 123456, 999_999_999]
 
 
@@ -227,15 +236,16 @@ def random_rule(dice: random.Random, name: str) -> object:
                 {"exists": dice.random() < 0.5},
             ]
         )
+    texts = KINDS if name == "kind" else TEXTS
     return dice.choice(
         [
-            dice.choice(TEXTS),
-            {"prefix": dice.choice(TEXTS)},
-            {"suffix": dice.choice(TEXTS)},
-            {"equals-ignore-case": dice.choice(TEXTS).swapcase()},
-            {"anything-but": dice.choice(TEXTS)},
-            {"anything-but": dice.sample(TEXTS, 2)},
-            {"anything-but": {"prefix": dice.choice(TEXTS)}},
+            dice.choice(texts),
+            {"prefix": dice.choice(texts)[: dice.randint(1, 12)]},
+            {"suffix": dice.choice(texts)[-dice.randint(1, 12) :]},
+            {"equals-ignore-case": dice.choice(texts).swapcase()},
+            {"anything-but": dice.choice(texts)},
+            {"anything-but": dice.sample(texts, 2)},
+            {"anything-but": {"prefix": dice.choice(texts)[: dice.randint(1, 12)]}},
             {"exists": dice.random() < 0.5},
         ]
     )
@@ -259,7 +269,7 @@ def random_attributes(dice: random.Random) -> dict[str, Attribute]:
         if kind == "a number":
             made[name] = int(dice.choice(NUMBERS))
         elif kind == "text":
-            made[name] = dice.choice(TEXTS)
+            made[name] = dice.choice(KINDS if name == "kind" else TEXTS)
         else:
             made[name] = dice.sample(TEXTS, dice.randint(1, 3))
     return made

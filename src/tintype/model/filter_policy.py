@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any, cast
 
 from tintype.model.errors import PolicyInvalid
+from tintype.model.event import Kind
 from tintype.model.event_attributes import MAX_NUMBER, Attribute
 
 MAX_KEYS = 5
@@ -51,6 +52,7 @@ ATTRIBUTES: Mapping[str, AttributeKind] = {
 }
 """What a filter can look at, beside the owner."""
 
+_KINDS = [kind.value for kind in Kind]
 _LOWER_CASE = {"kind", "ext", "content_type"}
 _TEXT_OPERATORS = {"prefix", "suffix", "equals-ignore-case", "cidr"}
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -303,7 +305,7 @@ def _wrong_with_value(key: str, kind: AttributeKind, value: object) -> str | Non
         return _wrong_with_number(value)
     if not isinstance(value, str):
         return f"it is {kind}, and {_named(value)} is none."
-    return _wrong_with_text(value) or _wrong_with_case(key, value)
+    return _wrong_with_text(value) or _wrong_with_case(key, value) or _wrong_with_kind(key, value)
 
 
 def _wrong_with_text(value: str) -> str | None:
@@ -321,6 +323,12 @@ def _wrong_with_text(value: str) -> str | None:
 def _wrong_with_case(key: str, value: str) -> str | None:
     if key in _LOWER_CASE and value != value.lower():
         return f"it is in lower case everywhere: write {json.dumps(value.lower(), ensure_ascii=False)}."
+    return None
+
+
+def _wrong_with_kind(key: str, value: str) -> str | None:
+    if key == "kind" and value not in _KINDS:
+        return f"{_named(value)} is no kind of event. There are {', '.join(_KINDS)}."
     return None
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Query, Request, Response
 
+from tintype.messaging.publisher import visible
 from tintype.model.errors import TicketExpired, TicketInvalid, TicketUsed
 from tintype.model.identity import LOCAL
 from tintype.model.subscription import Channel, Mode, Subscription, masked
@@ -220,7 +221,12 @@ def _page(title: str, body: str, *, look: str = "asking", status: int = 200) -> 
 
 def _sender(subscription: Subscription) -> str:
     """Return who tells of images: without identity there are no names."""
-    return "Tintype" if subscription.owner == LOCAL.owner else html.escape(subscription.owner)
+    return "Tintype" if subscription.owner == LOCAL.owner else _escaped(subscription.owner)
+
+
+def _escaped(text: str) -> str:
+    """Return a stranger's words for a page: they neither mark up nor turn around what stands beside them."""
+    return html.escape(visible(text))
 
 
 def _facts(subscription: Subscription) -> str:
@@ -230,7 +236,7 @@ def _facts(subscription: Subscription) -> str:
         told.append(("When they are", _listed([_KINDS.get(each, each) for each in subscription.kinds])))
     told += [(_key(key), words) for key, words in _conditions(subscription.filter)]
     told.append(("How often", _MODES[subscription.mode]))
-    rows = "\n".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in told)
+    rows = "\n".join(f"<dt>{_escaped(name)}</dt><dd>{_escaped(value)}</dd>" for name, value in told)
     return f"<dl>\n{rows}\n</dl>"
 
 
