@@ -23,7 +23,7 @@ BATCH = 100
 GATHER_SECONDS = 0.1
 """Between two rounds, so that under load a round carries many events. A lone event does not wait."""
 
-LONGEST_REST_SECONDS = 15
+LONGEST_REST_SECONDS = 5
 """For a publisher that refuses everything: so late at most it is found to be back."""
 
 RETRY_SECONDS = 1
@@ -53,7 +53,7 @@ class Relay:
     A refused event is due again after a pause that grows to five minutes, and then every five minutes
     for ever. After 40 attempts or 24 hours each further refusal is an error in the log; the event
     stays. While a publisher refuses everything, a single event asks it now and then, more and more
-    rarely up to every 15 s, so that an outage neither wears the database nor ages the others.
+    rarely up to every 5 s, so that an outage neither wears the database nor ages the others.
 
     NOTIFY is a hint that saves waiting; the poll finds what no hint came for.
     """
