@@ -309,6 +309,12 @@ def test_cfn_lint_finds_nothing_in_any_template(written: Path) -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
 
+def test_templates_are_written_without_asking_aws_anything(written: Path) -> None:
+    """The command line would answer what is missing by calls to AWS, and fail where it may make none."""
+    for path in written.rglob("manifest.json"):
+        assert "missing" not in json.loads(path.read_text(encoding="utf-8")), path
+
+
 def test_no_zone_was_guessed_and_no_template_names_a_secret(written: Path) -> None:
     for path in written.rglob("*.template.json"):
         text = path.read_text(encoding="utf-8")

@@ -33,6 +33,7 @@ class DataStack(cdk.Stack):
     """The network, the database, the buckets, the topic and the queues: what outlives every release."""
 
     def __init__(self, scope: Construct, stage: Stage) -> None:
+        self._zones = stage.both_zones
         super().__init__(
             scope,
             "Data",
@@ -50,6 +51,11 @@ class DataStack(cdk.Stack):
         cdk.CfnOutput(self, "CompletionsQueue", value=self.messaging.completions.queue.queue_url)
         cdk.CfnOutput(self, "DeliveriesQueue", value=self.messaging.deliveries.queue.queue_url)
         cdk.CfnOutput(self, "DatabaseSecret", value=self.database.secret_arn)
+
+    @property
+    def availability_zones(self) -> list[str]:
+        """The stage's own: the CDK would ask AWS for all of them, which takes credentials."""
+        return self._zones
 
 
 class ServiceStack(cdk.Stack):
