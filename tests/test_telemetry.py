@@ -324,7 +324,7 @@ def test_everything_that_is_counted_can_be_scraped() -> None:
     metrics.request_seconds.labels("/v1/images", "POST").observe(0.02)
     metrics.uploads.labels("raw", "stored", "jpeg").inc()
     metrics.stored_bytes.inc(1000)
-    metrics.decoder_kills.labels("timeout").inc()
+    metrics.decoder_kills.labels("time").inc()
     metrics.in_flight_bytes.set(5)
     metrics.events_published.inc(3)
     metrics.events_refused.inc()
@@ -337,7 +337,7 @@ def test_everything_that_is_counted_can_be_scraped() -> None:
         'tintype_request_seconds_count{method="POST",route="/v1/images"} 1.0',
         'tintype_uploads_total{format="jpeg",outcome="stored",protocol="raw"} 1.0',
         "tintype_stored_bytes_total 1000.0",
-        'tintype_decoder_kills_total{reason="timeout"} 1.0',
+        'tintype_decoder_kills_total{reason="time"} 1.0',
         "tintype_in_flight_bytes 5.0",
         "tintype_events_published_total 3.0",
         "tintype_events_refused_total 1.0",

@@ -150,7 +150,7 @@ class Metrics:
         )
         self.decoder_kills = Counter(
             "tintype_decoder_kills",
-            "Decoding processes that had to be ended.",
+            "Decoding processes that a file was too much for; the reason is crash, time, memory or nonsense.",
             ("reason",),
             registry=registry,
         )

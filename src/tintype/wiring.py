@@ -122,7 +122,7 @@ async def open_parts(settings: Settings) -> AsyncGenerator[Parts]:
         database, objects, spool_dir = await _stores(settings, stack)
         keyring, tokens = Keyring(database), await Tokens.open(database)
         identity = await pair.claim(database, objects)
-        inspector = await _inspector(settings, stack)
+        inspector = await _inspector(settings, stack, metrics)
         commits = await stack.enter_async_context(Commits.open(database))
         threads = stack.enter_context(ThreadPoolExecutor(SPOOL_THREADS, thread_name_prefix="spool"))
         own_links = LocalLinks(await _secret(database, "links"))
@@ -228,7 +228,7 @@ async def open_rebuild(settings: Settings, *, quick: bool, restored: bool) -> As
     """
     async with AsyncExitStack() as stack:
         database, objects, spool_dir = await _stores(settings, stack)
-        inspector = None if quick else await _inspector(settings, stack)
+        inspector = None if quick else await _inspector(settings, stack, Metrics())
         yield Rebuild(
             database, objects, inspector, spool_dir, settings.database.attempt_seconds, restored=restored
         )
@@ -321,10 +321,12 @@ def _doorkeeper(settings: Settings, keyring: Keyring, tokens: Tokens) -> Doorkee
     return Doorkeeper(keyring, tokens, Issuers.of(settings.identity.issuers))
 
 
-async def _inspector(settings: Settings, stack: AsyncExitStack) -> Inspector:
+async def _inspector(settings: Settings, stack: AsyncExitStack, metrics: Metrics) -> Inspector:
     if settings.imaging.inspect == "header":
         return Inspector(settings.imaging, None)
-    return Inspector(settings.imaging, await stack.enter_async_context(Cage.open(settings.imaging)))
+    return Inspector(
+        settings.imaging, await stack.enter_async_context(Cage.open(settings.imaging, metrics=metrics))
+    )
 
 
 def _publisher(settings: Settings, data_dir: Path) -> Publisher:

@@ -9,6 +9,7 @@ import pytest_asyncio
 from tintype.imaging.cage import WAIT_SECONDS, Cage
 from tintype.imaging.inspect import Inspector
 from tintype.settings import ImagingSettings
+from tintype.telemetry import Metrics
 
 OpenCage = Callable[..., Awaitable[Inspector]]
 
@@ -26,9 +27,12 @@ async def open_cage() -> AsyncIterator[OpenCage]:
     """Opens a cage with settings of the test's own, and closes it afterwards."""
     async with AsyncExitStack() as stack:
 
-        async def opened(*, wait_seconds: float = WAIT_SECONDS, **limits: object) -> Inspector:
+        async def opened(
+            *, wait_seconds: float = WAIT_SECONDS, metrics: Metrics | None = None, **limits: object
+        ) -> Inspector:
             settings = ImagingSettings.model_validate(limits)
-            cage = await stack.enter_async_context(Cage.open(settings, wait_seconds=wait_seconds))
+            opening = Cage.open(settings, wait_seconds=wait_seconds, metrics=metrics)
+            cage = await stack.enter_async_context(opening)
             return Inspector(settings, cage)
 
         yield opened

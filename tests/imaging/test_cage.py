@@ -23,6 +23,7 @@ from tintype.imaging.process import LOW_PRIORITY, StartFailed
 from tintype.model.errors import DecoderFailed, ImageCorrupt, ImageTooLarge, Overloaded
 from tintype.model.image import Facts
 from tintype.settings import ImagingSettings, MiB
+from tintype.telemetry import Metrics
 from worker_processes import busy_worker, ended, is_confined, low_priority, settled, workers
 
 OpenCage = Callable[..., Awaitable[Inspector]]
@@ -42,12 +43,19 @@ async def eventually(true: Callable[[], bool], seconds: float = 5) -> bool:
     return False
 
 
+def kills(metrics: Metrics) -> dict[str, float]:
+    """The workers that were lost over a file, as counted, by reason."""
+    samples = [sample for family in metrics.decoder_kills.collect() for sample in family.samples]
+    return {each.labels["reason"]: each.value for each in samples if each.name.endswith("_total")}
+
+
 def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def test_a_killed_worker_costs_its_own_file_only(open_cage: OpenCage) -> None:
-    inspector = await open_cage(workers=2, **LARGE)
+    metrics = Metrics()
+    inspector = await open_cage(workers=2, metrics=metrics, **LARGE)
     assert await settled(3)
     victim = asyncio.create_task(inspector.inspect(in_memory(SLOW)))
     worker = await busy_worker()
@@ -58,6 +66,7 @@ async def test_a_killed_worker_costs_its_own_file_only(open_cage: OpenCage) -> N
     with pytest.raises(DecoderFailed):
         await victim
     assert all(facts.width == 64 for facts in await asyncio.gather(*neighbours))
+    assert kills(metrics) == {"crash": 1}
 
 
 async def test_the_pool_is_whole_again_within_a_second(open_cage: OpenCage) -> None:
@@ -88,7 +97,8 @@ async def test_workers_that_die_while_idle_are_replaced_before_anyone_notices(op
 
 
 async def test_a_worker_that_hangs_is_killed(open_cage: OpenCage) -> None:
-    inspector = await open_cage(workers=1, wall_seconds=0.5)
+    metrics = Metrics()
+    inspector = await open_cage(workers=1, wall_seconds=0.5, metrics=metrics)
     assert await settled(2)
     for worker in workers():
         worker.suspend()
@@ -98,6 +108,7 @@ async def test_a_worker_that_hangs_is_killed(open_cage: OpenCage) -> None:
     for worker in workers():
         worker.resume()
     assert (await inspector.inspect(in_memory(SMALL))).width == 64
+    assert kills(metrics) == {"time": 1}
 
 
 async def test_a_decode_that_uses_too_much_time_of_the_processor_ends(open_cage: OpenCage) -> None:
@@ -117,11 +128,13 @@ async def test_many_small_files_do_not_use_up_the_time_of_one(open_cage: OpenCag
 
 
 async def test_a_decode_that_needs_too_much_memory_is_ended(open_cage: OpenCage) -> None:
-    inspector = await open_cage(workers=1, max_resident_bytes=120 * MiB)
+    metrics = Metrics()
+    inspector = await open_cage(workers=1, max_resident_bytes=120 * MiB, metrics=metrics)
 
     with pytest.raises(DecoderFailed, match="more than 120 MB"):
         await inspector.inspect(in_memory(hungry_png()))
     assert (await inspector.inspect(in_memory(SMALL))).width == 64
+    assert kills(metrics) == {"memory": 1}
 
 
 async def test_a_large_picture_is_decoded_in_memory_or_refused_for_its_size(open_cage: OpenCage) -> None:

@@ -15,14 +15,14 @@ from typing import Any, TypeVar
 
 from tintype.imaging.headers import Header
 from tintype.imaging.lanes import HEAVY_SECONDS, Lane, expected_seconds
-from tintype.imaging.process import Gone, Lost, StartFailed, WorkerProcess, heic_installed
+from tintype.imaging.process import Fate, Gone, Lost, StartFailed, WorkerProcess, heic_installed
 from tintype.imaging.reply import read_rendered, read_reply
 from tintype.imaging.worker.job import Job
 from tintype.model.body import Body
 from tintype.model.errors import DecoderFailed, Overloaded, ShuttingDown
 from tintype.model.image import Facts, Format
 from tintype.settings import ImagingSettings
-from tintype.telemetry import get_logger
+from tintype.telemetry import Metrics, get_logger
 
 T = TypeVar("T")
 
@@ -61,8 +61,9 @@ class _Visit:
 class Cage:
     """A pool of workers. Open it with `async with Cage.open(settings) as cage`."""
 
-    def __init__(self, settings: ImagingSettings, wait_seconds: float) -> None:
+    def __init__(self, settings: ImagingSettings, wait_seconds: float, metrics: Metrics) -> None:
         self._settings = settings
+        self._metrics = metrics
         self._wait_seconds = wait_seconds
         self._size = settings.workers or os.cpu_count() or 1
         self._heic = heic_installed() and not settings.disabled(Format.HEIC)
@@ -79,7 +80,11 @@ class Cage:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, settings: ImagingSettings, *, wait_seconds: float = WAIT_SECONDS
+        cls,
+        settings: ImagingSettings,
+        *,
+        wait_seconds: float = WAIT_SECONDS,
+        metrics: Metrics | None = None,
     ) -> AsyncGenerator["Cage"]:
         """Start the workers and wait until they are warm; end them all on the way out.
 
@@ -87,7 +92,7 @@ class Cage:
 
         Raises `StartFailed` if a worker does not start.
         """
-        cage = cls(settings, wait_seconds)
+        cage = cls(settings, wait_seconds, metrics or Metrics())
         try:
             await cage._fill()
             yield cage
@@ -171,6 +176,8 @@ class Cage:
         """Put the worker back; its caller need not be there any more."""
         failure = None if answer.cancelled() else answer.exception()
         if isinstance(failure, Lost | DecoderFailed):
+            fate = failure.fate if isinstance(failure, Lost) else Fate.NONSENSE
+            self._metrics.decoder_kills.labels(fate.value).inc()
             log.warning("cage.worker_lost", reason=str(failure), format=header.format.name)
         gave_way = worker.gave_way and not pool.is_heavy
         if worker.served >= self._settings.recycle_after or gave_way:

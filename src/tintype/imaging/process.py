@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,8 +52,21 @@ class Gone(Exception):
     """The worker was dead before it was handed the job, which therefore has nothing to do with it."""
 
 
+class Fate(StrEnum):
+    """What became of a worker that was lost over a file."""
+
+    CRASH = "crash"
+    TIME = "time"
+    MEMORY = "memory"
+    NONSENSE = "nonsense"
+
+
 class Lost(Exception):
     """The worker died or was killed while it worked; the text says why, as the end of a sentence."""
+
+    def __init__(self, why: str, fate: Fate) -> None:
+        super().__init__(why)
+        self.fate = fate
 
 
 class WorkerProcess:
@@ -81,7 +95,7 @@ class WorkerProcess:
         self._data = b""
         self._answer: asyncio.Future[Any] | None = None
         self._read: Callable[[bytes], Any] = _sandbox
-        self._why = "it crashed"
+        self._why, self._fate = "it crashed", Fate.CRASH
         self._loop.add_reader(channel, self._readable)
 
     @classmethod
@@ -136,10 +150,11 @@ class WorkerProcess:
         with contextlib.suppress(OSError):
             Path(f"/proc/{self._process.pid}/autogroup").write_text(f"{LOW_PRIORITY}\n")
 
-    def kill(self, why: str | None = None) -> None:
+    def kill(self, why: str | None = None, fate: Fate = Fate.CRASH) -> None:
         """End the process now; whoever waits for its answer learns why."""
         self.lost = True
-        self._why = why or self._why
+        if why is not None:
+            self._why, self._fate = why, fate
         # Not `process.kill()`: it would first ask for, and so take away, the exit status that the
         # event loop waits for.
         with contextlib.suppress(ProcessLookupError):
@@ -203,7 +218,7 @@ class WorkerProcess:
             or len(self._data) > wanted
         ):
             self._loop.remove_reader(self._channel)
-            self.kill("it gave an answer that makes no sense" if piece else None)
+            self.kill("it gave an answer that makes no sense" if piece else None, Fate.NONSENSE)
             self._fail()
         elif len(self._data) == wanted:
             self._settle()
@@ -224,7 +239,7 @@ class WorkerProcess:
     def _fail(self) -> None:
         answer, self._answer = self._answer, None
         if answer is not None and not answer.done():
-            answer.set_exception(Lost(self._why))
+            answer.set_exception(Lost(self._why, self._fate))
 
 
 class _Watch:
@@ -245,9 +260,10 @@ class _Watch:
     def _look(self) -> None:
         settings = self._settings
         if self._loop.time() >= self._deadline:
-            self._worker.kill(f"it took longer than {settings.wall_seconds:g} seconds")
+            self._worker.kill(f"it took longer than {settings.wall_seconds:g} seconds", Fate.TIME)
         elif self._worker.resident() > settings.max_resident_bytes:
-            self._worker.kill(f"it needed more than {settings.max_resident_bytes // MiB} MB of memory")
+            megabytes = settings.max_resident_bytes // MiB
+            self._worker.kill(f"it needed more than {megabytes} MB of memory", Fate.MEMORY)
         else:
             self._timer = self._loop.call_later(WATCH_SECONDS, self._look)
 
