@@ -372,7 +372,9 @@ class LimitsSettings(BaseModel):
         "before they are read: 503 with `Retry-After`. 0: never.",
     )
     min_bytes_per_second: int = Field(
-        default=1024, ge=0, description="A body slower than this over half a minute is cut. 0: never."
+        default=1024,
+        ge=0,
+        description="Who sends a body, or takes an answer, more slowly over half a minute is cut. 0: never.",
     )
     max_unfinished_uploads: int = Field(
         default=1000, gt=0, description="Of one owner: resumable and direct uploads that are under way."

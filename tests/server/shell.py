@@ -88,6 +88,16 @@ async def cut() -> Response:
     return StreamingResponse(pieces())
 
 
+@router.get("/endless")
+async def endless() -> Response:
+    async def pieces() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(1024 * 1024)
+            await asyncio.sleep(0)  # so that it is seen when nobody is there any more
+
+    return StreamingResponse(pieces())
+
+
 @router.get("/markup")
 async def markup() -> None:
     raise ImageNotFound("<script>alert(1)</script>")
@@ -127,6 +137,7 @@ class Impatient(Connection):
 
     head_seconds = 1.0
     linger_seconds = 1.0
+    drain_seconds = 0.5
 
 
 def main() -> None:

@@ -1,7 +1,9 @@
 """What arrives before and after a request; spoken byte by byte to a real server."""
 
+import contextlib
 import json
 import socket
+import time
 from itertools import pairwise
 from typing import Any
 
@@ -156,3 +158,39 @@ def test_a_json_body_that_trickles_is_cut(shell: Shell) -> None:
     head = b"POST /v1/things HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 30\r\n\r\n"
     status, _, body = split(shell.speak(head + b"{"))
     assert (status, body["code"]) == (400, "upload_incomplete")
+
+
+MB = 1024 * 1024
+ENDLESS = b"GET /v1/things/endless HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def ask_for_the_endless(shell: Shell) -> socket.socket:
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+    connection.settimeout(20)
+    connection.connect(("127.0.0.1", shell.port))
+    connection.sendall(ENDLESS)
+    return connection
+
+
+def taken(connection: socket.socket, most: int) -> int:
+    """Take what comes, up to so many bytes or the end, and return how many there were."""
+    count = 0
+    with contextlib.suppress(ConnectionResetError):
+        while count < most and (piece := connection.recv(1024 * 1024)):
+            count += len(piece)
+    return count
+
+
+def test_a_client_that_takes_nothing_of_its_answer_is_cut(shell: Shell) -> None:
+    with ask_for_the_endless(shell) as connection:
+        time.sleep(2)
+        assert taken(connection, most=64 * MB) < 64 * MB  # no more than what the kernel had taken already
+
+
+def test_a_client_that_takes_its_answer_slowly_is_served(shell: Shell) -> None:
+    with ask_for_the_endless(shell) as connection:
+        for _ in range(40):
+            time.sleep(0.05)
+            assert connection.recv(64 * 1024)
+        assert taken(connection, most=64 * MB) >= 64 * MB

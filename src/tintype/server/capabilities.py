@@ -66,7 +66,9 @@ class LimitsOut(BaseModel):
     max_parts: int = Field(description="Parts of one form, text included.")
     max_text_bytes: int = Field(description="Of all texts of a form, or of a JSON body.")
     max_head_bytes: int = Field(description="Of the request's target and its header fields.")
-    min_bytes_per_second: int = Field(description="A body slower than this is cut. 0: never.")
+    min_bytes_per_second: int = Field(
+        description="A body that is sent more slowly is cut, and an answer that is taken so. 0: never."
+    )
     requests_per_second: float = Field(
         description="Of one key, on each instance; answers tell in `RateLimit` how it stands. 0: no limit."
     )

@@ -5,6 +5,9 @@ request to end. Behind a balancer that is the balancer's work; on a laptop it is
 """
 
 import asyncio
+import fcntl
+import sys
+import termios
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,6 +42,10 @@ class Connection(HttpToolsProtocol):
 
     Closing at once would reset the connection, and the client would not see why it was refused.
     """
+    drain_seconds = 30.0
+    """Over how long the pace is measured at which a client takes what an answer has for it."""
+    min_bytes_per_second = 1024
+    """The least pace. 0: whoever takes nothing is waited for."""
 
     def __init__(
         self,
@@ -57,6 +64,7 @@ class Connection(HttpToolsProtocol):
         self._silent_bytes = 0
         self._refusal: TintypeError | None = None
         self._patience: asyncio.TimerHandle | None = None
+        self._drained: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Begin to wait for a request."""
@@ -66,6 +74,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         self._wait(None)
+        self._cease_to_watch()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -141,6 +150,21 @@ class Connection(HttpToolsProtocol):
             self._wait(self.linger_seconds)
         super().on_response_complete()
 
+    def pause_writing(self) -> None:
+        """Begin to look how fast the client takes its answer: it has enough of it to take."""
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        """End the look: the client has taken what there was."""
+        super().resume_writing()
+        self._cease_to_watch()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that nobody uses; what was not taken of the last answer is not kept for ever."""
+        super().timeout_keep_alive_handler()
+        self._watch()
+
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP with a problem, and close.
 
@@ -207,6 +231,34 @@ class Connection(HttpToolsProtocol):
     def _give_up(self) -> None:
         if not self.transport.is_closing():
             self.transport.close()
+
+    def _watch(self) -> None:
+        """Look in a while how much less there is to take; cut a client that took less than it should."""
+        self._cease_to_watch()
+        if self.min_bytes_per_second and (waiting := self._untaken()):
+            self._drained = self.loop.call_later(self.drain_seconds, self._judge, waiting)
+
+    def _judge(self, waiting: int) -> None:
+        if waiting - self._untaken() < self.min_bytes_per_second * self.drain_seconds:
+            self.transport.abort()  # to close would be to wait until all of it is taken
+        else:
+            self._watch()
+
+    def _untaken(self) -> int:
+        """Return how many bytes the client has not acknowledged; 0 where the system does not tell.
+
+        Our own buffer alone would not do: the kernel's takes more only when a third of its megabytes is free.
+        """
+        try:
+            queued = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        except OSError:  # not Linux, or closed
+            return 0
+        return self.transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
+
+    def _cease_to_watch(self) -> None:
+        if self._drained is not None:
+            self._drained.cancel()
+            self._drained = None
 
 
 def _framing(headers: list[tuple[bytes, bytes]]) -> bytes | None:

@@ -79,7 +79,7 @@ class _Server(uvicorn.Server):
 def _config(settings: Settings, context: Context) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(context),
-        http=Connection,
+        http=_paced(settings.limits.min_bytes_per_second),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -90,6 +90,15 @@ def _config(settings: Settings, context: Context) -> uvicorn.Config:
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
     )
+
+
+def _paced(least: int) -> type[Connection]:
+    """Return the protocol for clients that take at least so many bytes a second."""
+
+    class Paced(Connection):
+        min_bytes_per_second = least
+
+    return Paced
 
 
 def _listen(host: str, port: int) -> socket.socket:
