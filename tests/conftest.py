@@ -1,6 +1,7 @@
 """What all tests share: each plugin below brings one real part."""
 
 pytest_plugins = [
+    "planted",
     "aws",
     "browser",
     "deployed",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc import jws
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
+
+from planted import plant
 
 Key = RSAKey | ECKey | OKPKey | OctKey
 AUDIENCE = "tintype-tests"
@@ -71,7 +74,9 @@ class Issuer:
         payload = claims if isinstance(claims, bytes) else json.dumps(claims or self.claims()).encode()
         registry = jws.JWSRegistry(algorithms=[alg], strict_check_header=False)
         told = {name: value for name, value in protected.items() if value is not ...}
-        return jws.serialize_compact(told, payload, key, registry=registry)
+        token = jws.serialize_compact(told, payload, key, registry=registry)
+        plant(token)
+        return token
 
     def signed(self, header: dict[str, Any]) -> str:
         """A token of the RSA key with any header, which no library would make."""
@@ -89,18 +94,26 @@ class Issuer:
         return self.log.read_text().count("GET /jwks.json")
 
 
-@pytest.fixture
-def issuer(tmp_path: Path) -> Iterator[Issuer]:
-    folder, log = tmp_path / "issuer", tmp_path / "issuer.log"
-    folder.mkdir()
-    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", folder]
+@contextmanager
+def serving(folder: Path) -> Iterator[Issuer]:
+    """Start an issuer that serves what is in a folder."""
+    pages, log = folder / "issuer", folder / "issuer.log"
+    pages.mkdir()
+    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", pages]
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True)
     try:
         assert process.stdout is not None
         port = re.search(r"port (\d+)", process.stdout.readline())
         assert port is not None
-        yield Issuer(f"http://127.0.0.1:{port[1]}", folder, log)
+        yield Issuer(f"http://127.0.0.1:{port[1]}", pages, log)
     finally:
         process.terminate()
         process.wait(10)
+
+
+@pytest.fixture
+def issuer(tmp_path: Path) -> Iterator[Issuer]:
+    """An issuer of the test's own."""
+    with serving(tmp_path) as issuer:
+        yield issuer

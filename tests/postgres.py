@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 from psycopg import sql
 
+from planted import watch
 from tintype.catalogue.database import Database
 from tintype.catalogue.embedded import EmbeddedPostgres
 from tintype.catalogue.migrations import Step, known_steps, migrate, steps_in
@@ -58,6 +59,7 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Po
         async with EmbeddedPostgres.run(folder) as server:
             await migrate(server.url, steps())
             yield Postgres(server)
+        watch([server.log.read_text(errors="replace")])
     finally:
         shutil.rmtree(folder)
 

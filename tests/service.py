@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from planted import noting_client, plant_environment, watch
+
 START_SECONDS = 60
 COMMAND = [str(Path(sys.executable).parent / "tintype"), "serve", "--port", "0"]
 
@@ -30,6 +32,8 @@ class Service:
 
     def start(self) -> "Service":
         """Start, and return when it answers."""
+        plant_environment(self.environment)
+        watch(self.log)
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("TINTYPE_", "AWS_"))}
         self.process = subprocess.Popen(
             [*self.command, "--data-dir", str(self.data_dir)],
@@ -67,7 +71,7 @@ class Service:
         return self.process.pid
 
     def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.base, timeout=60)
+        return noting_client(self.base)
 
     def interrupt(self) -> int:
         """Press Ctrl-C, as a terminal does, and return the exit status."""

@@ -6,18 +6,21 @@ import socket
 import struct
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from attacks.scenes import CORPUS, Case, cases, files_in, kept, request_of
 from attacks.speaking import Answer, address_of, answer_of, speak, until_closed
+from identified import make_key
 from pictures import picture
+from postgres import Postgres
 from service import Service
 
 pytestmark = [
@@ -35,12 +38,16 @@ TRIED = {
 }
 """Groups that the tests below run, with their categories; None stands for all categories."""
 NOT_HERE = {
-    ("auth", "api-key"): "the service attacked here has no identity; journeys/test_identity.py attacks keys",
-    ("auth", "jwt"): "as above; journeys/test_tokens_of_issuers.py attacks tokens",
-    ("auth", "isolation"): "as above; journeys/test_isolation.py attacks owners, test_questions.py links",
-    ("tus", None): "they need two owners: test_tus_attacks.py",
+    **{
+        ("auth", category): "the service attacked here has no identity: test_identity_attacks.py"
+        for category in ("api-key", "jwt", "isolation")
+    },
+    **{
+        ("tus", category): "they need two owners: test_tus_attacks.py"
+        for category in ("tus-post", "tus-patch", "tus-head", "tus-delete")
+    },
     ("direct", None): "they need two owners, and limits of their own: test_direct_attacks.py",
-    ("urls", None): "there are no uploads by address: the service fetches nothing",
+    ("urls", None): "test_address_attacks.py",
 }
 """Groups that are not tried here, with the reason."""
 OTHERWISE = {
@@ -144,6 +151,52 @@ def trickle_heads(target: Service) -> list[float]:
         lasted.append(time.monotonic() - began)
         each.close()
     return lasted
+
+
+@dataclass(frozen=True)
+class Revoked:
+    """A key that two instances knew and one of them was told to revoke, and the moment of that."""
+
+    key: str
+    here: Service
+    elsewhere: Service
+    at: float
+
+    def shown_to(self, service: Service) -> int:
+        with service.client() as client:
+            return client.get("/v1/me", headers={"authorization": f"Bearer {self.key}"}).status_code
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def shared_url(postgres: Postgres) -> AsyncIterator[str]:
+    """A database for all tests of this module."""
+    async with postgres.clone() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def revoked(shared_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Revoked]:
+    """Begin with a revocation; what became of it elsewhere is asked at the end."""
+    folder = tmp_path_factory.mktemp("revoked")
+    shared = {
+        "TINTYPE_DATABASE__URL": shared_url,
+        "TINTYPE_OBJECTS__URL": f"file://{folder / 'objects'}",
+        "TINTYPE_IDENTITY__MODE": "keys",
+    }
+    key = make_key(folder, "shop", "admin", environment=shared)
+    here, elsewhere = (Service(folder / name, shared).start() for name in ("here", "elsewhere"))
+    told = Revoked(key, here, elsewhere, time.monotonic())
+    assert told.shown_to(here) == told.shown_to(elsewhere) == 200
+    with here.client() as client:
+        gone = client.delete(f"/v1/api-keys/{key.split('_')[1]}", headers={"authorization": f"Bearer {key}"})
+    assert gone.status_code == 204
+    yield replace(told, at=time.monotonic())
+    for each in (here, elsewhere):
+        each.stop()
+
+
+def test_a_key_is_refused_at_once_where_it_was_revoked(revoked: Revoked) -> None:
+    assert revoked.shown_to(revoked.here) == 401
 
 
 def test_others_are_served_while_slow_clients_wait(slow: Slow) -> None:
@@ -269,6 +322,14 @@ def test_a_body_that_trickles_is_cut_and_leaves_nothing(
     assert answer.problem["code"] == "upload_incomplete"
     assert list((target.data_dir / "spool").iterdir()) == []
     assert client.get("/readyz").status_code == 200
+
+
+def test_a_key_is_refused_within_half_a_minute_by_an_instance_that_nobody_told(revoked: Revoked) -> None:
+    while revoked.shown_to(revoked.elsewhere) == 200:
+        assert time.monotonic() - revoked.at < 30
+        time.sleep(0.2)
+
+    assert revoked.shown_to(revoked.elsewhere) == 401
 
 
 def send(client: httpx.Client, door: str, name: bytes, data: bytes) -> httpx.Response:

@@ -13,11 +13,15 @@ from PIL import Image
 from attacks.scenes import files_in
 from attacks.speaking import speak
 from pictures import picture
+from planted import leaks as leaks_of
+from planted import plant
 from service import Service
+from tintype.model.api_key import new_key
 
-SECRET = "planted-Zt6Qp2"  # noqa: S105 # it opens nothing
-ENCODED = "cGxhbnRlZC1adDZRcDI"
+SECRET = "plantedZt6Qp2xWv9"  # noqa: S105 # it opens nothing
+ENCODED = "cGxhbnRlZFp0NlFwMnhXdjk"
 """The same in Base64, as credentials travel."""
+plant(SECRET, ENCODED)
 NOBODY = "01932c07-209c-7f3a-8f51-6b1d0a4be3c2"
 
 
@@ -192,3 +196,13 @@ def test_a_link_s_own_signature_is_not_logged(client: httpx.Client, told: Servic
     signature = link.partition("signature=")[2]
     assert len(signature) > 40
     assert not any(signature in line for line in told.log)
+
+
+def test_the_search_through_all_logs_of_a_run_finds_what_a_test_used() -> None:
+    key, _ = new_key()
+    plant(key)
+
+    assert list(leaks_of(f'{{"event": "request", "path": "/x?key={key}"}}\nanother line')) == [
+        f'{{"event": "request", "path": "/x?key={key}"}}'
+    ]
+    assert list(leaks_of(f"key_id={key.split('_')[1]}")) == []

@@ -1,7 +1,6 @@
 """The second wall: whatever a statement says, PostgreSQL shows an owner nothing of another one's."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import psycopg
 import pytest
 from psycopg import abc, errors, sql
 
+from careless import without_owner
 from catalogue.arrivals import arrival, as_found, ids, key, stored
 from postgres import Postgres
 from tintype.catalogue import api_keys, events, images, upload_tokens
@@ -159,9 +159,9 @@ class Careless(Tx):
         binary: bool = False,
     ) -> psycopg.AsyncCursor[tuple[Any, ...]]:
         if isinstance(query, str):
-            careless, dropped = re.subn(r"\bowner = (%s|%\(\w+\)s|for_owner)", r"\1::text IS NOT NULL", query)
+            forgetful, dropped = without_owner(query)
             self.dropped += dropped
-            query = cast("Any", careless)
+            query = cast("Any", forgetful)
         return await super().execute(query, params, prepare=prepare, binary=binary)
 
 

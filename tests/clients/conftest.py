@@ -61,7 +61,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 def shop(tmp_path_factory: pytest.TempPathFactory, pages: str) -> Iterator[Shop]:
     """A service that lets the pages' origin in."""
     data_dir = tmp_path_factory.mktemp("shop") / "data"
-    anna, _, _ = asyncio.run(first_keys(data_dir))
+    anna, *_ = asyncio.run(first_keys(data_dir))
     settings = {"TINTYPE_IDENTITY__MODE": "keys", "TINTYPE_CORS_ORIGINS": json.dumps([pages])}
     service = Service(data_dir, settings).start()
     yield Shop(service, anna)

@@ -1,5 +1,6 @@
 """Nobody reaches what belongs to another owner: every route, made from the table of routes."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -8,7 +9,8 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from identified import Identified
+import careless
+from identified import Identified, serving_identified
 from pictures import picture
 from tintype.server.access import ACCESS
 from tintype.server.app import describe
@@ -103,6 +105,19 @@ NAMELESS = {
     "undo_repairs",
     "cancel_check",
 }
+
+
+@pytest.fixture(scope="module", params=["the first wall", "the second wall alone"])
+def identified(
+    request: pytest.FixtureRequest, identified: Identified, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Identified]:
+    """The service as it is; and one whose statements forget the owner, so that PostgreSQL alone remembers."""
+    if request.param == "the first wall":
+        yield identified
+        return
+    with serving_identified(tmp_path_factory.mktemp("careless"), careless.COMMAND) as forgetful:
+        yield forgetful
+        assert forgetful.service.output.count(careless.FORGOT) > 25
 
 
 @dataclass(frozen=True)

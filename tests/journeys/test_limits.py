@@ -61,7 +61,7 @@ class Limited:
 @pytest.fixture(scope="module")
 def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Limited]:
     data_dir = tmp_path_factory.mktemp("limited") / "data"
-    anna, bert, _ = asyncio.run(first_keys(data_dir))
+    anna, bert, *_ = asyncio.run(first_keys(data_dir))
     narrow = {
         "TINTYPE_IDENTITY__MODE": "keys",
         "TINTYPE_LIMITS__REQUESTS_PER_SECOND": "2",
@@ -220,7 +220,7 @@ async def test_a_modest_owner_is_served_while_a_greedy_one_sends_two_hundred_fil
 ) -> None:
     slow = hungry_png(3000)
     crowd_limits = httpx.Limits(max_connections=200)
-    anna, bert, _ = await first_keys(tmp_path / "data")
+    anna, bert, *_ = await first_keys(tmp_path / "data")
     workers = {
         "TINTYPE_IDENTITY__MODE": "keys",
         "TINTYPE_IMAGING__WORKERS": "1",

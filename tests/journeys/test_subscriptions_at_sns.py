@@ -46,7 +46,7 @@ def heard(queue: Queue, count: int) -> list[str]:
 def test_a_queue_hears_of_its_owner_s_images_as_far_as_its_filter_goes(
     tmp_path: Path, serve: Callable[..., Service], topic: Topic
 ) -> None:
-    anna_key, bert_key, _ = asyncio.run(first_keys(tmp_path / "data"))
+    anna_key, bert_key, *_ = asyncio.run(first_keys(tmp_path / "data"))
     service = serve(
         tmp_path / "data",
         TINTYPE_IDENTITY__MODE="keys",
