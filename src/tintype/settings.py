@@ -95,6 +95,12 @@ class DatabaseSettings(BaseModel):
         default=2, gt=0, description="Waiting for a connection; then 503 with `Retry-After`."
     )
     statement_timeout_seconds: float = Field(default=5, gt=0, description="PostgreSQL's `statement_timeout`.")
+    silence_seconds: float = Field(
+        default=5,
+        gt=0,
+        description="Beyond `statement_timeout_seconds`, which the server itself keeps: a connection that "
+        "says nothing for so long is given up.",
+    )
     attempt_seconds: float = Field(
         default=3_600,
         gt=0,
@@ -103,6 +109,11 @@ class DatabaseSettings(BaseModel):
     commit_timeout_seconds: float = Field(
         default=20, gt=0, description="How long a commit in doubt is repeated before it is called unknown."
     )
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long an answer is waited for, at most."""
+        return self.statement_timeout_seconds + self.silence_seconds
 
 
 class ConsistencySettings(BaseModel):

@@ -522,6 +522,26 @@ async def test_a_database_that_is_away_is_unavailable_and_commits_go_on_when_it_
         stored(await commits.commit(arrival()))
 
 
+async def test_a_database_that_says_nothing_any_more_leaves_no_upload_waiting(proxy: Proxy) -> None:
+    hasty = {"statement_timeout_seconds": 0.2, "silence_seconds": 0.2, "acquire_timeout_seconds": 0.1}
+    settings = DatabaseSettings.model_validate(hasty | {"commit_timeout_seconds": 1})
+    async with Database.open(proxy.url, settings) as behind, Commits.open(behind) as commits:
+        first = arrival()
+        await commits.find_earlier(first.upload, first.sha256)
+        await commits.commit(first)
+        proxy.fail(silent=True)
+
+        one = arrival(idempotency=key("k"))
+        async with asyncio.timeout(10):
+            for ask in (attempt, attempt_without_looking):
+                assert isinstance(await ask(commits, one), DatabaseUnavailable)
+            # The look for the same bytes goes over a line of its own.
+            assert isinstance(await attempt(commits, arrival()), DatabaseUnavailable)
+
+        proxy.fail()
+        stored(await commits.commit(arrival()))
+
+
 async def more(answered: list[UUID], count: int) -> None:
     """Return when so many more are answered."""
     wanted = len(answered) + count

@@ -38,6 +38,14 @@ async def spoil(
             await tx.execute(statement, values)
 
 
+async def until_it_answers(database: Database) -> None:
+    while True:
+        try:
+            return await database.probe()
+        except DatabaseUnavailable:
+            continue
+
+
 async def test_a_transaction_is_committed_at_its_end(noted: Database) -> None:
     async with noted.transaction(EVERY_OWNER) as tx:
         await tx.execute("UPDATE notes SET note = 'kept' WHERE id = 1")
@@ -112,11 +120,7 @@ async def test_a_database_that_was_away_is_found_again_by_the_next_request(proxy
 
         proxy.fail()
         async with asyncio.timeout(5):
-            while True:
-                try:
-                    return await database.probe()
-                except DatabaseUnavailable:
-                    continue
+            await until_it_answers(database)
 
 
 async def test_a_connection_that_the_server_closed_is_not_handed_out(database: Database) -> None:
@@ -135,6 +139,43 @@ async def test_a_broken_connection_is_unavailable_and_keeps_its_cause(proxy: Pro
             await spoil(database, "SELECT 'lost'")
 
     assert isinstance(broken.value.__cause__, psycopg.OperationalError)
+
+
+HASTY = DatabaseSettings(statement_timeout_seconds=0.2, silence_seconds=0.2, acquire_timeout_seconds=0.5)
+
+
+@pytest.mark.parametrize("moment", ["statement", "begin", "statement of a transaction", "commit"])
+async def test_a_server_that_says_nothing_any_more_is_not_waited_for(proxy: Proxy, moment: str) -> None:
+    async with Database.open(proxy.url, HASTY) as database:
+        await database.probe()
+
+        async def work() -> None:
+            if moment in {"statement", "begin"}:
+                proxy.fail(silent=True)
+            if moment == "statement":
+                await database.probe()
+            async with database.transaction(EVERY_OWNER) as tx:
+                if moment == "statement of a transaction":
+                    proxy.fail(silent=True)
+                await tx.execute("SELECT 1")
+                proxy.fail(silent=True)
+
+        async with asyncio.timeout(5):
+            with pytest.raises(DatabaseUnavailable) as silent:
+                await work()
+        assert silent.value.retry_after is not None
+
+        proxy.fail()
+        async with asyncio.timeout(10):
+            await until_it_answers(database)
+
+
+async def test_whoever_listens_to_a_server_that_says_nothing_hears_nothing(proxy: Proxy) -> None:
+    async with Database.open(proxy.url, HASTY) as database, database.listening("news") as listener:
+        proxy.fail(silent=True)
+        async with asyncio.timeout(5):
+            assert not await listener.wait(0.5), "which is longer than a statement is waited for"
+        proxy.fail()
 
 
 async def test_a_server_that_became_read_only_is_left_for_new_connections(noted: Database) -> None:

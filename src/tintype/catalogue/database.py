@@ -23,6 +23,7 @@ from typing import Any, LiteralString, Self, TypeVar
 import orjson
 import psycopg
 from psycopg import abc, conninfo, errors, pq, sql
+from psycopg.abc import PQGen
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool
 
@@ -37,8 +38,11 @@ WORKER = "tintype_worker"
 """The role that acts for every owner."""
 
 CONNECT_SECONDS = 2
+CHECK_SECONDS = 0.1
+"""Between two looks at the time while the server is waited for."""
 LOCK_TIMEOUT_MS = 2_000
 IDLE_IN_TRANSACTION_MS = 15_000
+SILENT = "the server has been silent for too long"
 RETRIES = 3
 """Of a unit of work that PostgreSQL gave up in favour of another one."""
 CONTENTION = (errors.SerializationFailure, errors.DeadlockDetected)
@@ -75,6 +79,26 @@ class Tx(psycopg.AsyncConnection[tuple[Any, ...]]):
 
     acts_for: str | Reach | None = None
     """None while nobody uses it."""
+    patience: float | None = None
+    """How long an answer is waited for."""
+
+    async def wait(
+        self,
+        gen: PQGen[T],
+        interval: float = CHECK_SECONDS,
+        timeout: float | None = None,  # noqa: ASYNC109 # psycopg's signature
+    ) -> T:
+        """Wait for the server. Hang up on one that stays silent: it is gone without a word, or stands still.
+
+        TCP notices only a peer whose system is gone. Whoever has a time of their own keeps to it.
+        """
+        if timeout is not None:
+            return await super().wait(gen, interval, timeout)
+        try:
+            return await super().wait(gen, interval, self.patience)
+        except errors._WaitTimeout as error:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] # has no other
+            self.pgconn.finish()  # what it may still say answers nobody's question
+            raise psycopg.OperationalError(SILENT) from error
 
     async def execute(  # pyright: ignore[reportIncompatibleMethodOverride] # we write no template strings
         self,
@@ -346,6 +370,7 @@ async def _conninfo(url: str, settings: DatabaseSettings) -> str:
 
 
 async def _configure(connection: Tx, settings: DatabaseSettings) -> None:
+    connection.patience = settings.patience_seconds
     set_json_loads(orjson.loads, connection)
     # Statements are prepared where they say so. A plan that was made while a table was empty is kept
     # while it fills, so only those are prepared that have but one way to go.

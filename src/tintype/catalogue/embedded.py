@@ -33,6 +33,7 @@ from tintype.model.errors import DatabaseUnavailable
 from tintype.telemetry import get_logger
 
 MAJOR = "18"
+INITDB_SECONDS = 120
 START_SECONDS = 60
 """Recovery after a crash replays what was written since the last checkpoint; that takes seconds."""
 RESTART_PAUSE_SECONDS = 2
@@ -177,7 +178,15 @@ class EmbeddedPostgres:
             cwd="/",
             start_new_session=True,
         )
-        output, _ = await process.communicate()
+        try:
+            async with asyncio.timeout(INITDB_SECONDS):
+                output, _ = await process.communicate()
+        except TimeoutError as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise DatabaseUnavailable(
+                f"PostgreSQL has not made its database in {folder} within {INITDB_SECONDS} s. When the disk "
+                f"is slow, start again; or name a database in TINTYPE_DATABASE__URL."
+            ) from error
         if process.returncode != 0:
             raise DatabaseUnavailable(
                 f"PostgreSQL could not make its database in {folder}. Mend what it says and start again, or "
@@ -210,9 +219,11 @@ class EmbeddedPostgres:
         deadline = time.monotonic() + START_SECONDS
         while not await self._try_start(deadline):
             pass
-        async with await psycopg.AsyncConnection.connect(self.admin_url, autocommit=True) as admin:
+        async with await psycopg.AsyncConnection.connect(
+            self.admin_url, autocommit=True, connect_timeout=2
+        ) as admin:
             await _ensure_database(admin)
-        async with await psycopg.AsyncConnection.connect(self.url) as connection:
+        async with await psycopg.AsyncConnection.connect(self.url, connect_timeout=2) as connection:
             await _assert_durable(connection)
 
     async def _try_start(self, deadline: float) -> bool:

@@ -1,10 +1,12 @@
 """Logging in to Amazon RDS as an IAM role: a token in the password's place, new for every connection."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
 import boto3
+from botocore.config import Config
 
 Parameters = dict[str, Any]
 
@@ -16,7 +18,9 @@ async def with_token(parameters: Parameters, region: str) -> Parameters:
     asked for the role's credentials alone, now and then (Amazon RDS User Guide, "Connecting to your DB
     instance using IAM authentication"). Raises botocore's errors where there are no credentials.
     """
-    return parameters | {"password": await asyncio.to_thread(_token, region, _address(parameters))}
+    loop = asyncio.get_running_loop()
+    token = await loop.run_in_executor(_thread(), _token, region, _address(parameters))
+    return parameters | {"password": token}
 
 
 def _address(parameters: Parameters) -> tuple[str, int, str]:
@@ -34,4 +38,16 @@ def _token(region: str, address: tuple[str, int, str]) -> str:
 
 @lru_cache(maxsize=1)
 def _rds(region: str) -> Any:  # noqa: ANN401  (the stubs of this client are larger than the rest of them)
-    return boto3.client("rds", region_name=region)
+    return boto3.client(
+        "rds",
+        region_name=region,
+        config=Config(
+            connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 3, "mode": "standard"}
+        ),
+    )
+
+
+@lru_cache(maxsize=1)
+def _thread() -> ThreadPoolExecutor:
+    """One signs for all; while it waits for the role's credentials, no other work does."""
+    return ThreadPoolExecutor(1, thread_name_prefix="iam-login")

@@ -16,7 +16,7 @@ from psycopg.adapt import Transformer
 from psycopg.pq import ConnStatus, ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
-from tintype.catalogue.database import EVERY_OWNER, Database, Tx, hung_up, told
+from tintype.catalogue.database import EVERY_OWNER, SILENT, Database, Tx, hung_up, told
 
 _ACT: LiteralString = "SELECT set_config('role', 'tintype_worker', true)"
 # A statement is planned once, for any number of rows: each is looked up by an index.
@@ -104,7 +104,11 @@ class Line:
             send()
             pgconn.pipeline_sync()
             self._flush(pgconn)
-            await self._answer
+            async with asyncio.timeout(self.database.settings.patience_seconds):
+                await self._answer
+        except TimeoutError as error:
+            self.hang_up()
+            raise psycopg.OperationalError(SILENT) from error
         except BaseException:
             self.hang_up()  # its answer may still come, and would be taken for that of the next one
             raise

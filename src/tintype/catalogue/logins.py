@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import psycopg
 from psycopg import errors, sql
 
-from tintype.catalogue.database import APP, WORKER
+from tintype.catalogue.database import APP, CONNECT_SECONDS, WORKER
 from tintype.model.errors import DatabaseUnavailable
 
 
@@ -18,7 +18,9 @@ async def ensure_logins(url: str, names: Sequence[str]) -> list[str]:
     """
     try:
         async with (
-            await psycopg.AsyncConnection.connect(url, autocommit=True) as connection,
+            await psycopg.AsyncConnection.connect(
+                url, autocommit=True, connect_timeout=CONNECT_SECONDS
+            ) as connection,
             connection.transaction(),
         ):
             return [name for name in names if await _ensure(connection, name)]

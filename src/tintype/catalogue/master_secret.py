@@ -3,6 +3,7 @@
 import json
 
 import boto3
+from botocore.config import Config
 from psycopg import conninfo
 
 
@@ -12,6 +13,12 @@ def url_with_secret(url: str, secret_arn: str) -> str:
     RDS changes the password every week (Amazon RDS User Guide, "Password management with Amazon RDS and
     AWS Secrets Manager"). Raises botocore's errors.
     """
-    answer = boto3.client("secretsmanager").get_secret_value(SecretId=secret_arn)
+    client = boto3.client(
+        "secretsmanager",
+        config=Config(
+            connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 3, "mode": "standard"}
+        ),
+    )
+    answer = client.get_secret_value(SecretId=secret_arn)
     secret = json.loads(answer["SecretString"])
     return conninfo.make_conninfo(url, user=secret["username"], password=secret["password"])

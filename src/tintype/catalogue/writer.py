@@ -33,8 +33,6 @@ COMPANY_SECONDS = 0.005
 """The longest that a batch waits for arrivals whose bytes are being stored."""
 PAUSE_SECONDS = 0.1
 """Between attempts to reach a database that is away."""
-SILENCE_SECONDS = 5
-"""Beyond the statement timeout, which the server itself keeps, a silent connection is given up."""
 
 _RACES = (errors.UniqueViolation, *CONTENTION)
 
@@ -284,7 +282,7 @@ class Writer:
                     raise
                 # The first run holds its rows until its server has noticed that we are gone.
                 self._give_up_after(begun, in_doubt=True, error=error)
-            except (DatabaseUnavailable, psycopg.Error, TimeoutError) as error:
+            except (DatabaseUnavailable, psycopg.Error) as error:
                 if not self._lost(error):
                     raise
                 in_doubt = in_doubt or not isinstance(error, DatabaseUnavailable)
@@ -294,10 +292,8 @@ class Writer:
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def _execute(self, statement: LiteralString, rows: str) -> dict[UUID, Verdict]:
-        settings = self.database.settings
         begun = time.monotonic()
-        async with asyncio.timeout(settings.statement_timeout_seconds + SILENCE_SECONDS):
-            verdicts = await self._line.run(statement, rows, str(settings.attempt_seconds))
+        verdicts = await self._line.run(statement, rows, str(self.database.settings.attempt_seconds))
         self._last_seconds = time.monotonic() - begun
         return {row[0]: Verdict(*row[1:]) for row in verdicts}
 

@@ -5,6 +5,7 @@ import json
 import time
 import urllib.request
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Any, cast
@@ -26,6 +27,8 @@ UNKNOWN_KEY_SECONDS = 60.0
 """Strangers' tokens with new key ids make us ask the issuer no more often than this."""
 RETRY_SECONDS = 5.0
 FETCH_SECONDS = 5.0
+THREADS = 2
+"""Of an issuer's: while one still waits for the last answer, the next can be asked for."""
 MAX_BYTES = 256 * 1024
 MAX_KEYS = 100
 
@@ -42,6 +45,9 @@ class KeySet:
     _keys: dict[str | None, Key] = field(default_factory=dict[str | None, Key])
     _fetched_at: float = float("-inf")
     _asked_at: float = float("-inf")
+    _threads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(THREADS, thread_name_prefix="issuer")
+    )
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def find(self, key_id: str | None) -> Key | None:
@@ -71,7 +77,8 @@ class KeySet:
                 return
             self._asked_at = time.monotonic()
             try:
-                self._keys = await asyncio.wait_for(asyncio.to_thread(_fetch, self.issuer), 2 * FETCH_SECONDS)
+                fetching = asyncio.get_running_loop().run_in_executor(self._threads, _fetch, self.issuer)
+                self._keys = await asyncio.wait_for(fetching, 2 * FETCH_SECONDS)
             except (OSError, HTTPException, ValueError, RecursionError) as error:
                 _LOG.warning("issuer.unavailable", issuer=self.issuer.url, reason=str(error))
                 return

@@ -1,6 +1,7 @@
 """Inspection: what the bytes are, within which limits, decoded to the last pixel."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 from tintype.imaging.cage import Cage
 from tintype.imaging.headers import Header, read_header
@@ -11,6 +12,9 @@ from tintype.model.errors import UnsupportedType, UploadEmpty
 from tintype.model.image import Facts, Format
 from tintype.settings import ImagingSettings
 
+HEADER_THREADS = 4
+"""Of their own: what waits for a network elsewhere in the process must not make uploads wait."""
+
 
 class Inspector:
     """Judges bytes, in the cage or, without one, by their headers only."""
@@ -18,6 +22,7 @@ class Inspector:
     def __init__(self, settings: ImagingSettings, cage: Cage | None) -> None:
         self._settings = settings
         self._cage = cage
+        self._threads = ThreadPoolExecutor(HEADER_THREADS, thread_name_prefix="headers")
         self._accepted = tuple(each for each in Format if self._accepts(each))
 
     async def inspect(self, body: Body, owner: str = "") -> Facts:
@@ -30,7 +35,7 @@ class Inspector:
         if image_format is Format.JPEG and body.memory is not None:
             header = read_header(image_format, body, self._settings)  # a few microseconds
         else:
-            header = await asyncio.to_thread(read_header, image_format, body, self._settings)
+            header = await self._header(image_format, body)
         if self._cage is None:
             return _header_facts(header)
         return await self._cage.decode(body, header, owner)
@@ -43,8 +48,12 @@ class Inspector:
         if self._cage is None:
             return None
         image_format = self._recognise(body)
-        header = await asyncio.to_thread(read_header, image_format, body, self._settings)
+        header = await self._header(image_format, body)
         return await self._cage.render(body, header, side, owner)
+
+    async def _header(self, image_format: Format, body: Body) -> Header:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, read_header, image_format, body, self._settings)
 
     def accepted_formats(self) -> tuple[Format, ...]:
         """Return the formats that are taken now."""

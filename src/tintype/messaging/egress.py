@@ -2,7 +2,9 @@
 
 import asyncio
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
@@ -10,6 +12,7 @@ from tintype.model.errors import AddressRefused
 from tintype.settings import WebhookSettings
 
 RESOLVE_SECONDS = 5
+RESOLVE_THREADS = 8
 
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052, section 2.1
 _LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")  # RFC 8215: translated by whatever rule a network has
@@ -123,7 +126,14 @@ async def _addresses(host: str, port: int) -> list[Address]:
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(RESOLVE_SECONDS):
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            look = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+            found = await loop.run_in_executor(_threads(), look)
     except (OSError, UnicodeError, TimeoutError):
         return []
     return list(dict.fromkeys(ip_address(each[4][0]) for each in found))
+
+
+@lru_cache(maxsize=1)
+def _threads() -> ThreadPoolExecutor:
+    """Return the resolver's: it blocks while a name server is silent, and others must not wait behind it."""
+    return ThreadPoolExecutor(RESOLVE_THREADS, thread_name_prefix="resolver")

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import boto3
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tintype.model.errors import StorageUnavailable
@@ -18,14 +20,22 @@ class Function:
 
     def __init__(self, name: str, region: str) -> None:
         self._name = name
-        self._client = boto3.Session().client("lambda", region_name=region)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="function")
+        self._client = boto3.Session().client(
+            "lambda",
+            region_name=region,
+            config=Config(
+                connect_timeout=2, read_timeout=10, retries={"total_max_attempts": 3, "mode": "standard"}
+            ),
+        )
 
     async def check(self, run_id: UUID) -> None:
         """Have the function work on a run. Raises `StorageUnavailable` when it cannot be asked."""
         payload = json.dumps({"run": str(run_id)}).encode()
         try:
-            await asyncio.to_thread(
-                lambda: self._client.invoke(FunctionName=self._name, InvocationType="Event", Payload=payload)
+            await asyncio.get_running_loop().run_in_executor(
+                self._thread,
+                lambda: self._client.invoke(FunctionName=self._name, InvocationType="Event", Payload=payload),
             )
         except (BotoCoreError, ClientError) as error:
             _LOG.exception("function.refused", function=self._name)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +17,8 @@ from tintype.settings import ObjectsSettings
 if TYPE_CHECKING:
     from types_boto3_s3.type_defs import PartTypeDef
 
+THREADS = 8
+"""Of requests that wait for S3, so that no other work waits with them."""
 MAX_SECONDS = 7 * 24 * 3600
 """What Signature Version 4 allows."""
 
@@ -43,6 +46,8 @@ class S3Direct:
     def __init__(self, settings: ObjectsSettings) -> None:
         self._bucket, self._prefix = bucket_and_prefix(settings)
         self._client = s3_client(settings)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="s3-direct")
+        self._patience = settings.timeout_seconds + settings.retry_timeout_seconds
 
     async def sign_put(self, key: str, terms: Terms) -> Instruction:
         """Return a PUT whose length, type and (where it is known) SHA-256 are signed."""
@@ -154,10 +159,11 @@ class S3Direct:
     async def _call(self, request: Callable[[], T]) -> T:
         """Run a request of boto3, which blocks, in a thread; and tell its failure in our words."""
         try:
-            return await asyncio.to_thread(request)
+            async with asyncio.timeout(self._patience):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, request)
         except ClientError as error:
             raise _told(error) from error
-        except BotoCoreError as error:
+        except (BotoCoreError, TimeoutError) as error:
             raise StorageUnavailable(
                 f"s3://{self._bucket} does not answer as it should. Try again.", retry_after=2
             ) from error

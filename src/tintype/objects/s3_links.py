@@ -1,6 +1,8 @@
 """Links that lead to S3 itself: presigned GETs (Signature Version 4)."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from botocore.exceptions import BotoCoreError
 
@@ -21,14 +23,15 @@ class S3Links:
     def __init__(self, settings: ObjectsSettings) -> None:
         self._bucket, self._prefix = bucket_and_prefix(settings)
         self._client = s3_client(settings)
+        # One is enough to sign; while it waits for the role's credentials, no other work does.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="s3-links")
 
     async def sign(self, image: Image, key: str, *, expires_in: int, base_url: str, attachment: bool) -> str:
         """Return a link. No connection is made, unless the role's credentials are due for renewal."""
         del base_url
         disposition = content_disposition(image.filename, inline=not attachment)
-        return await asyncio.to_thread(
-            self._sign, key, min(expires_in, MAX_SECONDS), image.content_type, disposition
-        )
+        sign = partial(self._sign, key, min(expires_in, MAX_SECONDS), image.content_type, disposition)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, sign)
 
     def _sign(self, key: str, expires_in: int, content_type: str, disposition: str) -> str:
         parameters = {

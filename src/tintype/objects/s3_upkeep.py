@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
@@ -28,6 +29,9 @@ _PERMISSIONS = {
     "ListObjectsV2": "s3:ListBucket",
 }
 
+THREADS = 4
+"""Of requests that wait for S3, so that no other work waits with them."""
+
 T = TypeVar("T")
 
 
@@ -38,6 +42,7 @@ class S3Upkeep:
         self._settings = settings
         self._bucket, self._prefix = bucket_and_prefix(settings)
         self._location = (settings.url or "").rstrip("/")
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="s3-upkeep")
 
     @cached_property
     def _client(self) -> "S3Client":
@@ -134,7 +139,7 @@ class S3Upkeep:
 
     async def _run(self, request: Callable[[], T]) -> T:
         try:
-            return await asyncio.to_thread(request)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, request)
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "")
             if code in _ABSENT:

@@ -19,6 +19,7 @@ from tintype.model.errors import DatabaseUnavailable
 LOCK = 0x54494E54  # "TINT"
 LOCK_TIMEOUT_SECONDS = 2
 """A step that waits for a lock makes everybody behind it wait too: it gives up, and tries again."""
+CONNECT_SECONDS = 10
 PATIENCE_SECONDS = 60
 PAUSE_SECONDS = 0.5
 
@@ -76,7 +77,9 @@ async def migrate(url: str, steps: Sequence[Step] | None = None) -> list[str]:
     """
     steps = known_steps() if steps is None else steps
     try:
-        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        async with await psycopg.AsyncConnection.connect(
+            url, autocommit=True, connect_timeout=CONNECT_SECONDS
+        ) as connection:
             # Where row-level security would hide rows from a step, the step fails instead (README).
             await connection.execute(
                 "SELECT set_config('lock_timeout', %s, false), set_config('row_security', 'off', false)",
