@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from pathlib import Path
@@ -345,9 +346,9 @@ async def _write(writer: asyncio.StreamWriter, request: Request, response: Respo
     return response.sent is None
 
 
-@pytest.fixture
-async def s3() -> AsyncIterator[ScriptedS3]:
-    """A scripted S3 in the test's own event loop: obstore speaks to it from threads of its own."""
+@asynccontextmanager
+async def scripted_s3() -> AsyncIterator[ScriptedS3]:
+    """Serve a scripted S3 in this event loop: obstore speaks to it from threads of its own."""
     script = ScriptedS3()
     connections: set[asyncio.Task[None]] = set()
 
@@ -366,6 +367,12 @@ async def s3() -> AsyncIterator[ScriptedS3]:
     for connection in list(connections):
         connection.cancel()
     await asyncio.gather(*connections, return_exceptions=True)
+
+
+@pytest.fixture
+async def s3() -> AsyncIterator[ScriptedS3]:
+    async with scripted_s3() as script:
+        yield script
 
 
 def bucket_settings(s3: ScriptedS3, **changes: float) -> ObjectsSettings:

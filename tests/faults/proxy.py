@@ -9,6 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import parse_qs, quote, urlsplit
 
+from psycopg import conninfo
+
 Place = tuple[str, int] | Path
 """A host and a port, or a Unix socket."""
 
@@ -59,6 +61,11 @@ class Proxy:
             self._speaking.clear()
         else:
             self._speaking.set()
+
+    def lead_to(self, url: str) -> None:
+        """Lead to another HTTP server from here on; break what leads to the one before."""
+        self.server = _place(url)
+        self.cut()
 
     def cut(self) -> None:
         """Break every connection."""
@@ -137,6 +144,13 @@ class Proxy:
         return True
 
 
+def _place(url: str) -> Place:
+    parts = urlsplit(url)
+    assert parts.hostname
+    assert parts.port
+    return parts.hostname, parts.port
+
+
 async def _connect(place: Place) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     if isinstance(place, Path):
         return await asyncio.open_unix_connection(str(place))
@@ -153,10 +167,7 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
 @asynccontextmanager
 async def proxied(url: str) -> AsyncIterator[Proxy]:
     """Put a proxy in front of an HTTP server."""
-    parts = urlsplit(url)
-    assert parts.hostname
-    assert parts.port
-    proxy = Proxy((parts.hostname, parts.port))
+    proxy = Proxy(_place(url))
     async with _over_tcp(proxy) as port:
         proxy.url = f"http://127.0.0.1:{port}"
         yield proxy
@@ -177,10 +188,10 @@ async def proxied_database(url: str) -> AsyncIterator[Proxy]:
 @asynccontextmanager
 async def proxied_database_over_tcp(url: str) -> AsyncIterator[Proxy]:
     """Put a proxy in front of PostgreSQL's socket that is reached as a server elsewhere is."""
-    (real,) = parse_qs(urlsplit(url).query)["host"]
-    proxy = Proxy(Path(real) / SOCKET)
+    parameters = conninfo.conninfo_to_dict(url)
+    proxy = Proxy(Path(str(parameters["host"])) / SOCKET)
     async with _over_tcp(proxy) as port:
-        proxy.url = url.replace(f"host={quote(real, safe='')}", f"host=127.0.0.1&port={port}")
+        proxy.url = conninfo.make_conninfo(**parameters | {"host": "127.0.0.1", "port": port})
         yield proxy
 
 

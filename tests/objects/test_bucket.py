@@ -33,6 +33,7 @@ from scripted_s3 import (
 from tintype.model.body import Body
 from tintype.model.errors import Overloaded, StorageUnavailable
 from tintype.objects.bucket import PART_BYTES
+from tintype.objects.repeats import SAVED
 from tintype.objects.store import ObjectInfo, Objects, Stored
 
 DATA = content(10_000)
@@ -165,6 +166,26 @@ async def test_a_store_that_cannot_be_asked_leaves_it_unknown(bucket: Objects, s
 
     assert raised.value.retry_after
     assert "503" in str(raised.value.__cause__)
+
+
+async def test_a_store_that_is_away_is_soon_asked_once_for_each_request_and_repeats_come_back_with_it(
+    bucket: Objects, s3: ScriptedS3
+) -> None:
+    for kind in ("PUT", "HEAD"):
+        s3.always(kind, answers(error(503, "SlowDown")))
+    for _ in range(40):
+        with pytest.raises(StorageUnavailable):
+            await put(bucket, new_key(), in_memory(DATA))
+    assert 80 <= len(s3.requests) <= 80 + SAVED
+
+    for kind in ("PUT", "HEAD"):
+        s3.always(kind, honestly)
+    for _ in range(20):
+        await put(bucket, new_key(), in_memory(DATA))
+    s3.script("PUT", answers(error(503, "SlowDown")))
+    s3.requests.clear()
+    await put(bucket, new_key(), in_memory(DATA))
+    assert [each.kind for each in s3.requests] == ["PUT", "PUT"]
 
 
 async def test_silence_ends_by_the_settings(s3: ScriptedS3) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import mmap
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -14,6 +14,7 @@ import obstore
 from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
+    GenericError,
     PermissionDeniedError,
     PreconditionError,
     UnauthenticatedError,
@@ -25,6 +26,7 @@ from tintype.model.errors import ObjectMissing, StorageRefused, StorageUnavailab
 from tintype.objects.info import Entry, Fragment, ObjectInfo, Stored, Version
 from tintype.objects.keys import IDENTITY
 from tintype.objects.label import read_label, write_label
+from tintype.objects.repeats import Repeats
 from tintype.objects.s3_upkeep import S3Upkeep
 from tintype.objects.turns import Turns
 from tintype.settings import ObjectsSettings
@@ -65,7 +67,8 @@ class Bucket:
     - S3 verifies the bytes of every request by CRC64NVME, at a tenth of what a second SHA-256 would
       cost. obstore takes no digest that is known already.
     - After any failed put a HEAD decides: our id, SHA-256 and length, or not.
-    - Requests end by the settings: obstore's own repeats would go on for three minutes.
+    - Requests end by the settings: obstore's own repeats would go on for three minutes. They are repeated
+      here and nowhere else, within a budget (`Repeats`).
     - A multipart put that is cancelled goes on to its abort in the background. What a crash leaves falls
       to the bucket's lifecycle rule (AbortIncompleteMultipartUpload after a day).
     """
@@ -73,10 +76,11 @@ class Bucket:
     def __init__(self, settings: ObjectsSettings) -> None:
         self._settings = settings
         self.location = (settings.url or "").rstrip("/")
-        self._writing = _open(settings, {"timeout": timedelta(seconds=settings.timeout_seconds)})
+        self._repeats = Repeats(settings.max_retries)
+        self._writers = _clients(settings, {"timeout": timedelta(seconds=settings.timeout_seconds)})
         # Whoever reads may take their time: only silence of S3's is timed.
         silence = timedelta(seconds=settings.timeout_seconds / 2)
-        self._reading = _open(settings, {"timeout": _HOUR, "read_timeout": silence})
+        self._readers = _clients(settings, {"timeout": _HOUR, "read_timeout": silence})
         self._turns = Turns(settings.window_bytes, settings.timeout_seconds)
         self._endings: set[asyncio.Task[str | None]] = set()
         self._upkeep = S3Upkeep(settings)
@@ -86,7 +90,7 @@ class Bucket:
         attributes: Attributes = {"Content-Type": content_type, **metadata}
         doubt: Exception | None = None
         try:
-            async with asyncio.timeout(self._patience(body.length)):
+            async with self._accounted(self._patience(body.length)):
                 etag = await self._send(key, body, attributes)
             if etag is not None:
                 return Stored(etag, body.length)
@@ -97,7 +101,7 @@ class Bucket:
     async def create(self, key: str, data: bytes) -> None:
         """Store a small object without metadata, unless there is one already."""
         try:
-            async with asyncio.timeout(self._patience(len(data))):
+            async with self._accounted(self._patience(len(data))):
                 await obstore.put_async(self._writing, key, data, mode="create", use_multipart=False)
         except (AlreadyExistsError, PreconditionError):
             return  # Perhaps our own, after a lost answer: the caller reads what is there.
@@ -303,7 +307,7 @@ class Bucket:
     async def _answer(self, request: Awaitable[T]) -> T:
         """Wait for a short request, its repeats included. `FileNotFoundError` is a 404."""
         try:
-            async with asyncio.timeout(self._settings.timeout_seconds):
+            async with self._accounted(self._settings.timeout_seconds):
                 return await request
         except FileNotFoundError:
             raise
@@ -314,12 +318,31 @@ class Bucket:
         """Wait for the next piece of a long answer; after the last comes an empty one."""
         limit = self._settings.timeout_seconds + self._settings.retry_timeout_seconds
         try:
-            async with asyncio.timeout(limit):
+            async with self._accounted(limit):
                 return await anext(stream)
         except StopAsyncIteration:  # not `anext` with a default: over obstore's futures that ends the process
             return ()
         except _FAILURES as error:
             raise self._unavailable(error) from error
+
+    @property
+    def _writing(self) -> S3Store:
+        return self._writers[self._repeats.allowed]
+
+    @property
+    def _reading(self) -> S3Store:
+        return self._readers[self._repeats.allowed]
+
+    @asynccontextmanager
+    async def _accounted(self, seconds: float) -> AsyncGenerator[None]:
+        """Let one request take so long, and note how it went."""
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except (GenericError, TimeoutError):
+            self._repeats.failed()
+            raise
+        self._repeats.went_well()
 
     def _patience(self, length: int) -> float:
         """Return how long a put may take: the last repeat may begin late, and a large body takes long."""
@@ -382,7 +405,12 @@ class _Windows:
             os.close(self.file)
 
 
-def _open(settings: ObjectsSettings, timeouts: "ClientConfig") -> S3Store:
+def _clients(settings: ObjectsSettings, timeouts: "ClientConfig") -> dict[bool, S3Store]:
+    """Return a client that repeats what failed, and one that does not."""
+    return {True: _open(settings, timeouts, settings.max_retries), False: _open(settings, timeouts, 0)}
+
+
+def _open(settings: ObjectsSettings, timeouts: "ClientConfig", repeats: int) -> S3Store:
     """Return a client; nothing is contacted yet."""
     url = urlsplit(settings.url or "")
     config: S3Config = {
@@ -405,14 +433,14 @@ def _open(settings: ObjectsSettings, timeouts: "ClientConfig") -> S3Store:
         prefix=url.path.strip("/") or None,
         config=config,
         client_options=client,
-        retry_config=_repeats(settings),
+        retry_config=_retries(settings, repeats),
         credential_provider=_keys(settings),
     )
 
 
-def _repeats(settings: ObjectsSettings) -> "RetryConfig":
+def _retries(settings: ObjectsSettings, repeats: int) -> "RetryConfig":
     return {
-        "max_retries": settings.max_retries,
+        "max_retries": repeats,
         "retry_timeout": timedelta(seconds=settings.retry_timeout_seconds),
         "backoff": {
             "init_backoff": timedelta(milliseconds=50),
