@@ -8,6 +8,7 @@ command -v curl >/dev/null || wanted+=(curl)
 command -v strace >/dev/null || wanted+=(strace)
 command -v chromium >/dev/null || wanted+=(chromium)
 command -v haproxy >/dev/null || wanted+=(haproxy)
+command -v faketime >/dev/null || wanted+=(faketime)
 for one in "$@"; do
     dpkg -s "$one" >/dev/null 2>&1 || wanted+=("$one")
 done

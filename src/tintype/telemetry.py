@@ -148,6 +148,11 @@ class Metrics:
         self.in_flight_bytes = Gauge(
             "tintype_in_flight_bytes", "Bodies that are being received or stored.", registry=registry
         )
+        self.clock_ahead_seconds = Gauge(
+            "tintype_clock_ahead_seconds",
+            "How far this machine's clock is ahead of the database's, when readiness was last asked for.",
+            registry=registry,
+        )
         self.decoder_kills = Counter(
             "tintype_decoder_kills",
             "Decoding processes that a file was too much for; the reason is crash, time, memory or nonsense.",

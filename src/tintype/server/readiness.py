@@ -5,19 +5,24 @@ import shutil
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from uuid import UUID
 
 from tintype.catalogue import identity
 from tintype.catalogue.database import EVERY_OWNER
 from tintype.model.errors import NotReady, TintypeError, WrongPair
 from tintype.server.instance import Instance
+from tintype.telemetry import get_logger
 from tintype.wiring import Parts
 
 PROBE_SECONDS = 1.0
 """What one probe may take; one that takes longer has failed."""
+CLOCK_SECONDS = 300.0
+"""How far the machine's clock may be from the database's: a commit refuses what began further ahead."""
 FRESH_SECONDS = 1.0
 """How long a report stands: whoever asks more often gets the same one, and reaches nothing."""
+
+_LOG = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,8 @@ class Readiness:
             for name, error in failures.items()
             if name == "objects" and not isinstance(error, WrongPair)
         }
+        if "database" in failures:
+            failures.pop("clock", None)  # it is the database that is asked for the time
         failing = {name: str(error) for name, error in failures.items() if name not in degraded}
         return Report(failing, degraded)
 
@@ -96,9 +103,9 @@ def readiness_of(parts: Parts, instance: Instance) -> Readiness:
     """Return the probes of a service.
 
     The instance is ready when it is not draining, the database answers and is the one that the service
-    started with, there is room to spool, and the object store has not become another one (an empty
-    mount, another bucket), over which images would be scattered. A store that does not answer degrades
-    every instance alike, and takes none of them out.
+    started with, its clock agrees with the machine's, there is room to spool, and the object store has not
+    become another one (an empty mount, another bucket), over which images would be scattered. A store that
+    does not answer degrades every instance alike, and takes none of them out.
     """
     spool, least = parts.receiver.spool_dir, parts.settings.limits.min_free_bytes
 
@@ -111,6 +118,16 @@ def readiness_of(parts: Parts, instance: Instance) -> Readiness:
             found = await identity.find(tx)
         _check_pair("The database", found, parts.pair)
 
+    trusted = _Clock()
+
+    async def clock() -> None:
+        began = time()
+        there = (await parts.database.now()).timestamp()
+        # The question was answered at some moment between its beginning and now.
+        ahead = began - there if began > there else min(0.0, time() - there)
+        parts.metrics.clock_ahead_seconds.set(ahead)
+        trusted.check(ahead)
+
     async def objects() -> None:
         found = await parts.objects.read_identity()
         _check_pair(parts.objects.location, found, parts.pair)
@@ -118,13 +135,33 @@ def readiness_of(parts: Parts, instance: Instance) -> Readiness:
     async def room() -> None:
         _check_room(spool, least)
 
-    asked = {"draining": staying, "database": database, "objects": objects, "spool": room}
+    asked = {"draining": staying, "database": database, "clock": clock, "objects": objects, "spool": room}
     return Readiness({name: Probe(ask) for name, ask in asked.items()})
 
 
 def _check_pair(place: str, found: UUID | None, expected: UUID) -> None:
     if found != expected:
         raise WrongPair(f"{place} belongs to {found or 'nobody'}; the service started with {expected}.")
+
+
+@dataclass(slots=True)
+class _Clock:
+    """Whether the machine's clock is right, as far as is known. The log has each change."""
+
+    is_right: bool = True
+
+    def check(self, ahead: float) -> None:
+        was_right, self.is_right = self.is_right, abs(ahead) <= CLOCK_SECONDS
+        if self.is_right:
+            if not was_right:
+                _LOG.warning("clock.right", ahead_seconds=round(ahead))
+            return
+        if was_right:
+            _LOG.error("clock.wrong", ahead_seconds=round(ahead))
+        raise NotReady(
+            f"This machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the "
+            f"database's. Commits refuse what it begins; set it right."
+        )
 
 
 def _check_room(spool: Path, least: int) -> None:
