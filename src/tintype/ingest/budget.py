@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,14 @@ So whoever comes finds room, however many bodies the others send: the dynamic th
 and E. Hahne, IEEE/ACM Transactions on Networking 6 (1998), which need no queue.
 """
 
+KNOWN_SECONDS = 1
+"""How long the free room of the disk counts as known."""
+
+
+def disk_full() -> Overloaded:
+    """Return what an upload is told for which there is no room."""
+    return Overloaded("The disk for uploads on their way is full. Send yours again later.", retry_after=30)
+
 
 @dataclass(slots=True)
 class Budget:
@@ -30,6 +39,7 @@ class Budget:
     in_flight: int = 0
     in_memory: int = 0
     _free_known: int = field(default=0, init=False)
+    _free_known_until: float = field(default=0, init=False)
     _held: dict[str, int] = field(default_factory=dict[str, int], init=False)
     """Bytes in flight, by owner."""
 
@@ -60,16 +70,18 @@ class Budget:
             del self._held[owner]
 
     def _check_disk(self, count: int) -> None:
-        # statvfs for each megabyte, not for each small request: what is known to be free is used up first.
+        # statvfs for each megabyte, not for each small request: what is known to be free is used up first,
+        # for as long as nothing else has had time to fill the disk.
         self._free_known -= count
-        if self._free_known > 0:
+        now = time.monotonic()
+        if self._free_known > 0 and now < self._free_known_until:
             return
+        self._free_known = 0
         free = shutil.disk_usage(self.spool_dir).free - self.limits.min_free_bytes
         if free < count:
-            raise Overloaded(
-                "The disk for uploads on their way is full. Send yours again later.", retry_after=30
-            )
+            raise disk_full()
         self._free_known = min(free - count, 16 * STEP)
+        self._free_known_until = now + KNOWN_SECONDS
 
 
 @dataclass(slots=True)

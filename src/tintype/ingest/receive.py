@@ -1,17 +1,18 @@
 """Receiving: chunks in, a `Body` out; memory is bounded whatever the size, SHA-256 runs along."""
 
 import asyncio
+import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from tintype.ingest.budget import STEP, Budget, Reservation
+from tintype.ingest.budget import STEP, Budget, Reservation, disk_full
 from tintype.model.body import Body
 from tintype.model.errors import DigestMismatch, UploadIncomplete, UploadTooLarge
 from tintype.settings import LimitsSettings
@@ -20,6 +21,8 @@ BLOCK = 256 * 1024
 """How much is hashed and written in one go, off the event loop: fewer hops between threads."""
 WINDOW_SECONDS = 30
 """Over how long the least rate is measured: a pause is forgiven, a trickle is not."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 Digests = Mapping[str, bytes]
 """Announced digests by algorithm (`sha-256`, `sha-512`), as RFC 9530 names them."""
@@ -139,7 +142,8 @@ class Incoming:
 
     async def _spool(self) -> None:
         """Go on in an unnamed file: more than may stay in memory has come."""
-        self._file = _unnamed_file(self.receiver.spool_dir)
+        with _room():
+            self._file = _unnamed_file(self.receiver.spool_dir)
         await self._flush()
         self.reservation.give_memory_back()
 
@@ -155,7 +159,8 @@ class Incoming:
             self._absorb(chunks)
             return
         self._writing = self.receiver.threads.submit(self._absorb, chunks)
-        await asyncio.wrap_future(self._writing)
+        with _room():
+            await asyncio.wrap_future(self._writing)
 
     def _absorb(self, chunks: list[bytes]) -> None:
         for chunk in chunks:
@@ -208,6 +213,17 @@ class Pace:
         if self.needed and self.came >= self.needed:
             self.came = 0
             self.deadline.reschedule(asyncio.get_running_loop().time() + self.window)
+
+
+@contextmanager
+def _room() -> Generator[None]:
+    """Raise `Overloaded` where the disk is full, though it had room when the body was admitted."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise disk_full() from error
 
 
 def _unnamed_file(folder: Path) -> int:
