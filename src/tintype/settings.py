@@ -222,6 +222,12 @@ class EventsSettings(BaseModel):
     publish_timeout_seconds: float = Field(
         default=3, gt=0, description="For what is published at once; the log of events is the retry."
     )
+    subscribe_timeout_seconds: float = Field(
+        default=10,
+        gt=0,
+        description="For one call to SNS about a subscription, its repeats included: somebody waits for it. "
+        "What could not be said is said later.",
+    )
     heartbeat_seconds: float = Field(
         default=15, gt=0, description="So often a stream of events says that it lives when nothing happens."
     )

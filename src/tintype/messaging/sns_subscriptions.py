@@ -60,6 +60,7 @@ class SnsSubscriptions:
             raise ValueError("SNS needs a topic: set TINTYPE_EVENTS__TOPIC_ARN.")
         self._topic = settings.topic_arn
         self._endpoint = settings.endpoint
+        self._patience = settings.subscribe_timeout_seconds
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sns-subscriptions")
 
     async def subscribe(self, channel: Channel, address: str, policy: Mapping[str, Any]) -> AtSns:
@@ -212,10 +213,11 @@ class SnsSubscriptions:
     async def _call(self, call: "Callable[[SNSClient], T]") -> T:
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._thread, lambda: call(self._client))
+            async with asyncio.timeout(self._patience):
+                return await loop.run_in_executor(self._thread, lambda: call(self._client))
         except ClientError as error:
             raise _translated(error) from error
-        except BotoCoreError as error:
+        except (BotoCoreError, TimeoutError) as error:
             raise MessagingUnavailable("SNS does not answer. Try again shortly.", retry_after=5) from error
 
 

@@ -9,7 +9,7 @@ from tintype.model.identity import Grant
 from tintype.model.image import Format
 from tintype.server.access import principal_of
 from tintype.server.context import Context, context_of
-from tintype.server.uploads import received_form
+from tintype.server.uploads import pause_of, received_form
 
 router = APIRouter(prefix="/u/{token}/form", include_in_schema=False)
 
@@ -104,7 +104,9 @@ async def upload_by_form(request: Request) -> Response:
     body = _RESULTS.format(heading=html.escape(heading), items="\n".join(_item(result) for result in results))
     statuses = {result["status"] for result in results}
     status = 207 if 0 < stored < len(results) else max(statuses)
-    return _page(heading, body, status)
+    answer = _page(heading, body, status)
+    answer.headers.update(pause_of(results))
+    return answer
 
 
 def _item(result: dict[str, Any]) -> str:

@@ -326,13 +326,25 @@ def answer_outcome(context: Context, outcome: Outcome) -> Response:
     return Response(orjson.dumps(resource), status, headers, media_type="application/json")
 
 
+def pause_of(results: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the header that says after how many seconds files may be sent again, if some may."""
+    problems = [result["problem"] for result in results if "problem" in result]
+    pauses = [problem["retry_after"] for problem in problems if "retry_after" in problem]
+    return {"retry-after": str(max(pauses))} if pauses else {}
+
+
 def _answer_several(results: list[dict[str, Any]]) -> Response:
     """Answer 201 or 200 when all are there, 207 when some failed, with a problem when all did."""
     body: dict[str, Any] = {"results": results}
     statuses = {result["status"] for result in results}
     if all("problem" in result for result in results):
         first = results[0]["problem"]
-        return Response(orjson.dumps(first | body), first["status"], media_type="application/problem+json")
+        return Response(
+            orjson.dumps(first | body),
+            first["status"],
+            pause_of(results),
+            media_type="application/problem+json",
+        )
     status = 207 if any("problem" in result for result in results) else max(statuses)
     return Response(orjson.dumps(body), status, media_type="application/json")
 
