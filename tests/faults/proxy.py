@@ -191,7 +191,7 @@ async def proxied_database_over_tcp(url: str) -> AsyncIterator[Proxy]:
     parameters = conninfo.conninfo_to_dict(url)
     proxy = Proxy(Path(str(parameters["host"])) / SOCKET)
     async with _over_tcp(proxy) as port:
-        proxy.url = conninfo.make_conninfo(**parameters | {"host": "127.0.0.1", "port": port})
+        proxy.url = conninfo.make_conninfo(url, host="127.0.0.1", port=port)
         yield proxy
 
 
