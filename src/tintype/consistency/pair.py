@@ -16,16 +16,17 @@ async def claim(database: Database, objects: Objects) -> UUID:
     Raises `WrongPair` before anything is written: a wrong bucket, an empty mount and a restored or
     new database look alike to an upload, and each would scatter images over two places.
     """
-    in_objects = await objects.read_identity()
+    # In this order: another instance that starts at this moment writes them in the other one.
     in_database = await of_database(database)
+    in_objects = await objects.read_identity()
     if in_objects == in_database and in_objects is not None:
         await _refuse_restored(database, objects)
         return in_objects
     if in_objects is None and in_database is None:
         return await _introduce(database, objects)
-    if in_database is None and await is_empty(objects):
-        # The first start ended between the two writes of `_introduce`.
-        return await _record(database, in_objects)
+    if in_objects is not None and in_database is None and await is_empty(objects):
+        # The first start ended between the two writes of `_introduce`, or is just there.
+        return await _record(database, objects, in_objects)
     raise WrongPair(_explain(objects.location, in_objects, in_database))
 
 
@@ -49,15 +50,18 @@ async def _introduce(database: Database, objects: Objects) -> UUID:
             "lost, `tintype rebuild` makes its rows anew."
         )
     fresh = new_id()
-    await objects.write_identity(fresh)
-    return await _record(database, fresh)
+    try:
+        await objects.write_identity(fresh)
+    except WrongPair:  # an instance that started at the same moment was faster: it gave both theirs
+        return await _record(database, objects, await objects.read_identity() or fresh)
+    return await _record(database, objects, fresh)
 
 
-async def _record(database: Database, pair: UUID | None) -> UUID:
-    if pair is None:
-        raise ValueError("an identity is needed")
+async def _record(database: Database, objects: Objects, pair: UUID) -> UUID:
     async with database.transaction(EVERY_OWNER) as tx:
-        await identity.add(tx, pair)
+        standing = await identity.add(tx, pair)
+    if standing != pair:
+        raise WrongPair(_explain(objects.location, pair, standing))
     return pair
 
 
