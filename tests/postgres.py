@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -43,6 +44,11 @@ class Postgres:
             yield self.server.url.replace("/tintype?", f"/{name}?")
         finally:
             await self.admin(sql.SQL("DROP DATABASE {} WITH (FORCE)"), name)
+
+    def as_admin(self, url: str) -> str:
+        """The URL by which the superuser comes to the same database."""
+        name = urlsplit(url).path
+        return self.server.admin_url.replace("/postgres?", f"{name}?")
 
     async def admin(self, statement: sql.SQL, *names: str) -> None:
         """Run a statement as the superuser."""

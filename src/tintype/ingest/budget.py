@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tintype.model.body import disk_troubled
 from tintype.model.errors import Overloaded
 from tintype.settings import LimitsSettings
 
@@ -20,11 +21,6 @@ and E. Hahne, IEEE/ACM Transactions on Networking 6 (1998), which need no queue.
 
 KNOWN_SECONDS = 1
 """How long the free room of the disk counts as known."""
-
-
-def disk_full() -> Overloaded:
-    """Return what an upload is told for which there is no room."""
-    return Overloaded("The disk for uploads on their way is full. Send yours again later.", retry_after=30)
 
 
 @dataclass(slots=True)
@@ -79,7 +75,7 @@ class Budget:
         self._free_known = 0
         free = shutil.disk_usage(self.spool_dir).free - self.limits.min_free_bytes
         if free < count:
-            raise disk_full()
+            raise disk_troubled("is full")
         self._free_known = min(free - count, 16 * STEP)
         self._free_known_until = now + KNOWN_SECONDS
 

@@ -1,19 +1,18 @@
 """Receiving: chunks in, a `Body` out; memory is bounded whatever the size, SHA-256 runs along."""
 
 import asyncio
-import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from tintype.ingest.budget import STEP, Budget, Reservation, disk_full
-from tintype.model.body import Body
+from tintype.ingest.budget import STEP, Budget, Reservation
+from tintype.model.body import Body, spooling
 from tintype.model.errors import DigestMismatch, UploadIncomplete, UploadTooLarge
 from tintype.settings import LimitsSettings
 
@@ -21,8 +20,6 @@ BLOCK = 256 * 1024
 """How much is hashed and written in one go, off the event loop: fewer hops between threads."""
 WINDOW_SECONDS = 30
 """Over how long the least rate is measured: a pause is forgiven, a trickle is not."""
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 Digests = Mapping[str, bytes]
 """Announced digests by algorithm (`sha-256`, `sha-512`), as RFC 9530 names them."""
@@ -102,7 +99,7 @@ class Incoming:
             self._sha512 = hashlib.sha512()
 
     async def write(self, chunk: bytes) -> None:
-        """Take the next chunk. Raises `UploadTooLarge` and `Overloaded` (a body of unknown length)."""
+        """Take the next chunk. Raises `UploadTooLarge` and `Overloaded` (no room, or the disk failed)."""
         self.length += len(chunk)
         self.receiver.check_length(self.length)
         if self.length > self.reservation.reserved:
@@ -116,7 +113,7 @@ class Incoming:
             await self._spool()
 
     async def finish(self) -> Body:
-        """Return the whole body. Raises `DigestMismatch` when it is not what was announced."""
+        """Return the whole body. Raises `DigestMismatch` when it is not what was announced; `Overloaded`."""
         if self._file is not None:
             await self._flush()
             self._body = Body(self.length, self._hash.digest(), file=self._file)
@@ -142,7 +139,7 @@ class Incoming:
 
     async def _spool(self) -> None:
         """Go on in an unnamed file: more than may stay in memory has come."""
-        with _room():
+        with spooling():
             self._file = _unnamed_file(self.receiver.spool_dir)
         await self._flush()
         self.reservation.give_memory_back()
@@ -159,7 +156,7 @@ class Incoming:
             self._absorb(chunks)
             return
         self._writing = self.receiver.threads.submit(self._absorb, chunks)
-        with _room():
+        with spooling():
             await asyncio.wrap_future(self._writing)
 
     def _absorb(self, chunks: list[bytes]) -> None:
@@ -213,17 +210,6 @@ class Pace:
         if self.needed and self.came >= self.needed:
             self.came = 0
             self.deadline.reschedule(asyncio.get_running_loop().time() + self.window)
-
-
-@contextmanager
-def _room() -> Generator[None]:
-    """Raise `Overloaded` where the disk is full, though it had room when the body was admitted."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise disk_full() from error
 
 
 def _unnamed_file(folder: Path) -> int:

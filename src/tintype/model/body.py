@@ -1,10 +1,17 @@
 """The bytes of one image, arrived whole: in memory when small, in an unnamed file when large."""
 
+import errno
 import mmap
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
+
+from tintype.model.errors import Overloaded
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(slots=True)
@@ -53,9 +60,10 @@ class Body:
     def _pread(self, start: int, end: int) -> bytes:
         pieces: list[bytes] = []
         while start < end:
-            piece = os.pread(self._descriptor(), end - start, start)
-            if not piece:
-                raise EOFError(f"the spool file ends at {start}, {end} was promised")
+            with spooling():
+                piece = os.pread(self._descriptor(), end - start, start)
+                if not piece:
+                    raise EOFError(f"the spool file ends at {start}, {end} was promised")
             pieces.append(piece)
             start += len(piece)
         return b"".join(pieces)
@@ -64,3 +72,18 @@ class Body:
         if self.file is None:
             raise ValueError("this body is closed")
         return self.file
+
+
+@contextmanager
+def spooling() -> Generator[None]:
+    """Turn what the disk of unnamed files says into `Overloaded`: later, or elsewhere, it goes right."""
+    try:
+        yield
+    except (OSError, EOFError) as error:
+        is_full = isinstance(error, OSError) and error.errno in _FULL
+        raise disk_troubled("is full" if is_full else f"failed: {error}") from error
+
+
+def disk_troubled(how: str) -> Overloaded:
+    """Return what an upload is told for which the disk has no room, or no word."""
+    return Overloaded(f"The disk for uploads on their way {how}. Send yours again later.", retry_after=30)

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 from uuid import UUID
 
-from tintype.model.body import Body
+from tintype.model.body import Body, spooling
 from tintype.model.errors import (
     DigestMismatch,
     LinkInvalid,
@@ -174,7 +174,7 @@ class LocalDirect:
     async def _assembled(self, folder: str, parts: Sequence[Part]) -> Body:
         """Return the parts as one body, in a file without a name."""
         digest, length = hashlib.sha256(), 0
-        with tempfile.TemporaryFile(dir=self.spool_dir) as file:
+        with spooling(), tempfile.TemporaryFile(dir=self.spool_dir) as file:
             async for block in self._blocks(folder, parts):
                 digest.update(block)
                 length += len(block)
