@@ -383,10 +383,10 @@ class LimitsSettings(BaseModel):
         description="Bodies being received or stored at once; beyond: 503 with `Retry-After`.",
     )
     max_wait_seconds: float = Field(
-        default=5,
+        default=2,
         ge=0,
         description="Uploads that would wait longer than this for an owner's others to be stored are refused "
-        "before they are read: 503 with `Retry-After`. 0: never.",
+        "before they are read: 503 with `Retry-After`. 64 may wait in any case. 0: never.",
     )
     min_bytes_per_second: int = Field(
         default=1024,

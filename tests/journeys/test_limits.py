@@ -287,9 +287,9 @@ def test_a_queue_that_stays_refuses_newcomers_before_their_bodies_and_keeps_who_
     serve: Serve, database_url: str
 ) -> None:
     service = serve(TINTYPE_DATABASE__URL=database_url, TINTYPE_LIMITS__MAX_WAIT_SECONDS="0.3")
-    with ThreadPoolExecutor(20) as threads, psycopg.connect(database_url) as holder, service.client() as all_:
+    with ThreadPoolExecutor(70) as threads, psycopg.connect(database_url) as holder, service.client() as all_:
         holder.execute("LOCK TABLE images IN ACCESS EXCLUSIVE MODE")
-        bodies = [some(seed) for seed in range(200, 220)]
+        bodies = [some(seed) for seed in range(200, 270)]
         waiting = [threads.submit(all_.post, "/v1/images", content=body) for body in bodies]
         ends = time.monotonic() + 20
         refused = b""
@@ -306,4 +306,4 @@ def test_a_queue_that_stays_refuses_newcomers_before_their_bodies_and_keeps_who_
         answers = Counter(each.result().status_code for each in waiting)
     assert answers[201] >= FEW  # those who were let in; one or another came too late
     assert answers[201] + answers[503] == len(waiting)
-    assert send(service, some(220)).status_code == 201
+    assert send(service, some(270)).status_code == 201
