@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from bodies import content, in_file, in_memory, new_key
-from tintype.model.errors import StorageUnavailable
+from tintype.model.errors import Overloaded, StorageUnavailable
 from tintype.objects.folder import PAGE, Folder
 from tintype.objects.store import ObjectInfo, Objects
 from tintype.settings import ObjectsSettings
@@ -274,7 +274,7 @@ async def test_a_spool_file_that_is_too_short_is_no_object(objects: Objects, tmp
     with in_file(DATA, tmp_path) as body:
         assert body.file is not None
         os.ftruncate(body.file, 1000)
-        with pytest.raises(StorageUnavailable):
+        with pytest.raises(Overloaded):
             await objects.put(KEY, body, content_type="image/png", metadata={})
 
     assert await objects.head(KEY) is None
