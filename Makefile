@@ -18,7 +18,7 @@ test: .venv/.all ## Install what the tests need and run them
 	@# Real processes on a busy machine: what fails is tried once more, and named in the summary if it passes then.
 	$(RUN)pytest -n 2 --dist loadgroup --reruns 1
 
-faults: .venv/.all ## Break Tintype in every way, at length, and print what became of it; ARGS=--docs keeps the table
+faults: .venv/.all ## Break Tintype in every way, at length, and print what became of it; ARGS=--docs keeps the table, SWEEP=all takes an hour
 	@bash tests/system-packages.sh
 	cd tests && ../$(RUN)python -m faults $(ARGS)
 

@@ -7,6 +7,7 @@ pytest_plugins = [
     "deployed",
     "issuer",
     "mail_server",
+    "pictures",
     "postgres",
     "receiver",
     "s3_servers",

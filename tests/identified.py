@@ -17,6 +17,7 @@ from issuer import AUDIENCE, Issuer, serving
 from planted import plant
 from service import COMMAND, Service
 from tintype.identity.keys import Keyring
+from tintype.model.api_key import new_key
 from tintype.model.identity import ALL_SCOPES
 from tintype.settings import Settings
 from tintype.wiring import open_database
@@ -45,6 +46,18 @@ class Identified:
             while chunk := connection.recv(65_536):
                 received += chunk
             return received
+
+    def by_name(self, revoked: str) -> dict[str, str]:
+        """Return what the names of keys in the cases of attacks stand for."""
+        return {
+            "KEY": self.anna,
+            "OTHER": self.bert,
+            "KEY_WITH_LAST_CHAR_CHANGED": self.anna[:-1] + ("a" if self.anna[-1] != "a" else "b"),
+            "VALID_FORMAT_UNKNOWN_KEY": new_key()[0],
+            "REVOKED_KEY": revoked,
+            "EXPIRED_KEY": self.expired,
+            "KEY_OF_DISABLED_TENANT": self.shut_out,
+        }
 
     def client(self, key: str | None) -> httpx.Client:
         """A client that shows a key; None: nothing."""

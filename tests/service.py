@@ -16,6 +16,8 @@ import pytest
 from planted import noting_client, plant_environment, watch
 
 START_SECONDS = 60
+NOT_INHERITED = ("TINTYPE_", "AWS_", "PYTHONDONTWRITEBYTECODE")
+"""Of the environment. The last would have every one of many starts compile everything: most of its time."""
 COMMAND = [str(Path(sys.executable).parent / "tintype"), "serve", "--port", "0"]
 
 
@@ -34,7 +36,7 @@ class Service:
         """Start, and return when it answers."""
         plant_environment(self.environment)
         watch(self.log)
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("TINTYPE_", "AWS_"))}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(NOT_INHERITED)}
         self.process = subprocess.Popen(
             [*self.command, "--data-dir", str(self.data_dir)],
             stdout=subprocess.PIPE,
@@ -92,7 +94,10 @@ class Service:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Service]]:
-    """A function that starts services; they end with the test."""
+    """A function that starts services; they end with the test.
+
+    A test that gives them a database asks for that one first: it then outlives them.
+    """
     started: list[Service] = []
 
     def start(data_dir: Path | None = None, **environment: str) -> Service:

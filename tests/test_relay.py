@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import signal
 import sys
@@ -261,6 +262,39 @@ async def test_two_relays_never_have_the_same_event_at_the_same_time(
     one, other = published(tmp_path / "one"), published(tmp_path / "other")
     assert one.keys().isdisjoint(other)
     assert one | other == await committed(database)
+
+
+OLDER = "created_at = now() - interval '1 h', next_attempt_at = now() - interval '1 h'"
+"""Than all that was published, as what took long to commit, or what another relay let go."""
+
+
+async def test_an_event_that_is_older_than_the_published_ones_is_found_as_soon_as_nothing_newer_is(
+    database: Database, outbox: Path
+) -> None:
+    relay = Relay(database, LocalPublisher(outbox), 60, Metrics(), everything_seconds=math.inf)
+    await store(database)
+    await relay.drain()
+    await store(database)
+    await alter(database, f"{OLDER} WHERE published_at IS NULL")
+    await store(database)
+
+    assert await relay.drain() == 1, "the newer one"
+    assert await relay.drain() == 1
+
+    assert published(outbox) == await committed(database)
+
+
+async def test_at_times_everything_is_looked_at_whatever_else_there_is(
+    database: Database, outbox: Path
+) -> None:
+    relay = Relay(database, LocalPublisher(outbox), 60, Metrics(), everything_seconds=0)
+    await store(database)
+    await relay.drain()
+    await store(database)
+    await alter(database, f"{OLDER} WHERE published_at IS NULL")
+    await store(database)
+
+    assert await relay.drain() == 2
 
 
 async def test_a_publisher_that_is_down_costs_uploads_nothing_and_catches_up_when_it_is_back(

@@ -5,6 +5,7 @@ set -euo pipefail
 release=${1:?Name the earlier release: make previous PREVIOUS=tag}
 here=$PWD
 folder=$(mktemp -d)
+chmod 755 "$folder" # for root, PostgreSQL runs as somebody else, who has to get there
 trap 'cd "$here"; git worktree remove --force "$folder/release"; rm -rf "$folder"' EXIT
 
 git worktree add --quiet --detach "$folder/release" "$release"

@@ -32,7 +32,6 @@ from tintype.model.errors import TintypeError
 from tintype.model.finding import Finding
 from tintype.model.identity import Scope, owner_of, scopes_of
 from tintype.model.quota import Quota, Usage
-from tintype.server.process import CannotListen, serve_forever
 from tintype.settings import Settings
 from tintype.telemetry import configure_logs
 from tintype.wiring import open_checks, open_database, open_rebuild, quotas_of
@@ -70,10 +69,16 @@ def serve(
     data_dir: DataDir = None,
 ) -> None:
     """Serve the API, with PostgreSQL and a folder for images unless settings name others."""
+    # It takes long to load, and no other command needs it.
+    from tintype.server.process import CannotListen, serve_forever  # noqa: PLC0415
+
     settings = _settings(host=host, port=port, data_dir=data_dir)
     _refuse_strangers(settings)
     configure_logs(settings.log)
-    _run(serve_forever(settings))
+    try:
+        _run(serve_forever(settings))
+    except CannotListen as error:
+        _fail(str(error))
 
 
 @app.command(name="migrate")
@@ -459,7 +464,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(work)
-    except (TintypeError, CannotListen) as error:
+    except TintypeError as error:
         _fail(str(error))
 
 

@@ -32,6 +32,12 @@ RETRY_SECONDS = 1
 MEASURE_SECONDS = 1
 """Between two looks at how far the log is behind."""
 
+EVERYTHING_SECONDS = 10
+"""Between two looks at the whole log. The others begin where the last one found something."""
+
+LOOK_BACK = timedelta(minutes=1)
+"""How far before that they begin: a transaction that took as long to commit is still seen at once."""
+
 STUCK_ATTEMPTS = 40
 STUCK_AGE = timedelta(hours=24)
 
@@ -65,6 +71,8 @@ class Relay:
         poll_seconds: float,
         metrics: Metrics,
         link: Link | None = None,
+        *,
+        everything_seconds: float = EVERYTHING_SECONDS,
     ) -> None:
         """Publish to a publisher. `link`: where people see an image that they are told of."""
         self._db = db
@@ -74,6 +82,9 @@ class Relay:
         self._metrics = metrics
         self._rest_seconds: float = 0
         self._measure_at: float = 0
+        self._everything_seconds = everything_seconds
+        self._everything_at: float = 0
+        self._since: datetime | None = None
         self._trouble = ""
 
     async def run(self) -> None:
@@ -143,7 +154,7 @@ class Relay:
     async def _publish_batch(self, limit: int) -> tuple[int, int]:
         """Publish up to `limit` events in one transaction; return how many were claimed, and taken."""
         async with self._db.transaction(EVERY_OWNER) as tx:
-            claimed = await events.claim(tx, limit)
+            claimed = await self._claim(tx, limit)
             if not claimed:
                 return 0, 0
             report = await self._publish(claimed)
@@ -152,8 +163,22 @@ class Relay:
             for event in claimed:
                 if event.position in report.refused:
                     await _postpone(tx, event, report.refused[event.position])
+        self._since = min(event.created_at for event in claimed) - LOOK_BACK
         self._account(report)
         return len(claimed), len(report.taken)
+
+    async def _claim(self, tx: Tx, limit: int) -> list[Event]:
+        """Claim what came since the last claim; at times, and when there is no such thing, whatever is due.
+
+        What another relay let go, or what took long to commit, is older.
+        """
+        now = time.monotonic()
+        if self._since is not None and now < self._everything_at:
+            claimed = await events.claim(tx, limit, self._since)
+            if claimed:
+                return claimed
+        self._everything_at = now + self._everything_seconds
+        return await events.claim(tx, limit)
 
     async def _publish(self, claimed: Sequence[Event]) -> Report:
         """Put the events into words and publish them. One that has no words holds back no other."""

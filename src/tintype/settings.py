@@ -66,7 +66,7 @@ class ObjectsSettings(BaseModel):
         description="No repeat begins after this; a balancer's client must not wait longer.",
     )
     window_bytes: int = Field(
-        default=64 * MiB,
+        default=32 * MiB,
         ge=16 * MiB,
         description="Of spooled bodies in memory at once on their way to S3: 16 MB for a large one; "
         "more wait for their turn.",

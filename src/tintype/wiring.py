@@ -26,6 +26,7 @@ from tintype.consistency.repair import Repairer
 from tintype.consistency.retention import Retention
 from tintype.consistency.runs import Runs
 from tintype.consistency.upkeep import Upkeep
+from tintype.durable import make_folder
 from tintype.identity.doorkeeper import Doorkeeper
 from tintype.identity.issuers import Issuers
 from tintype.identity.keys import Keyring
@@ -263,7 +264,7 @@ async def _stores(settings: Settings, stack: AsyncExitStack) -> tuple[Database, 
     """Open the rows and the objects, and make the folder for bodies on their way."""
     data_dir = settings.data_dir.resolve()
     spool_dir = settings.spool_dir or data_dir / "spool"
-    spool_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(spool_dir)
     database = await stack.enter_async_context(open_database(settings))
     objects = Objects.open(settings.objects, data_dir)
     stack.push_async_callback(objects.aclose)

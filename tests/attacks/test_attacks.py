@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote, unquote
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -292,7 +293,7 @@ def test_an_upload_that_is_reset_is_stored_once_however_often_it_is_repeated(
     target: Service, client: httpx.Client
 ) -> None:
     data = picture(seed=603)
-    key = {"Idempotency-Key": "reset-after-the-last-byte"}
+    key = {"Idempotency-Key": f"reset-after-the-last-byte-{uuid4()}"}
     head = f"POST /v1/images?on_duplicate=keep HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n"
     with socket.create_connection(address_of(target)) as connection:
         connection.sendall(f"{head}Idempotency-Key: {key['Idempotency-Key']}\r\n\r\n".encode() + data)

@@ -12,7 +12,6 @@ from attacks.scenes import Case, cases
 from identified import Identified
 from identity.test_issuers import BAD, GOOD
 from pictures import picture
-from tintype.model.api_key import new_key
 
 FORGERIES = {
     '{"exp": "missing"}': "no exp",
@@ -52,16 +51,7 @@ def shown(stranger: httpx.Client, token: str) -> httpx.Response:
 def test_a_key_that_is_none_opens_nothing(identified: Identified, anna: httpx.Client, case: Case) -> None:
     revoked = anna.post("/v1/api-keys", json={"scopes": ["read"]}).json()
     anna.delete(f"/v1/api-keys/{revoked['id']}")
-    key = identified.anna
-    known = {
-        "KEY": key,
-        "OTHER": identified.bert,
-        "KEY_WITH_LAST_CHAR_CHANGED": key[:-1] + ("a" if key[-1] != "a" else "b"),
-        "VALID_FORMAT_UNKNOWN_KEY": new_key()[0],
-        "REVOKED_KEY": revoked["key"],
-        "EXPIRED_KEY": identified.expired,
-        "KEY_OF_DISABLED_TENANT": identified.shut_out,
-    }
+    known = identified.by_name(revoked["key"])
     fields = case.value.format(**known).replace(" + Authorization: ", "\r\nauthorization: ")
 
     head = f"GET /v1/images HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: {fields}\r\n\r\n"

@@ -121,12 +121,12 @@ async def test_the_location_is_kept_and_neither_found_nor_told(commits: Commits,
 
     async with database.reading(EVERY_OWNER) as tx:
         cursor = await tx.execute("SELECT location FROM images WHERE id = %s", [image.id])
-        assert await cursor.fetchone() == ({"latitude": 41.9, "longitude": 12.5, "altitude": 21},)
+        assert await cursor.fetchone() == ({"latitude": 41.90342, "longitude": 12.5, "altitude": 21},)
         read = await images.find(tx, "local", image.id)
     assert read is not None
     assert read.facts.location is None
     _, (event,) = await everything(database)
-    assert "41.9" not in str(event.payload)
+    assert "41.90342" not in str(event.payload)
 
 
 async def test_many_at_once_are_all_committed_each_with_its_event(

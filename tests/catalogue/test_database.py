@@ -10,8 +10,10 @@ import pytest
 from psycopg import errors
 
 from faults.proxy import Proxy
+from tintype.catalogue import uploads
 from tintype.catalogue.database import EVERY_OWNER, RETRIES, Database, Tx
 from tintype.model.errors import DatabaseUnavailable, ImageNotFound, Internal, RequestInvalid
+from tintype.model.session import Opening, SessionKind
 from tintype.settings import DatabaseSettings
 
 
@@ -110,6 +112,31 @@ async def test_when_all_connections_are_taken_the_next_request_is_refused_with_a
     assert refused.value.retry_after is not None
 
 
+@pytest.mark.parametrize("turns", range(12))
+async def test_whoever_is_cancelled_while_a_connection_is_handed_over_ends(
+    database_url: str, turns: int
+) -> None:
+    """The cancellation comes so many turns of the event loop after a connection came free."""
+
+    async def duty() -> None:
+        async with database.reading(EVERY_OWNER):
+            pass
+        await asyncio.Event().wait()
+
+    settings = DatabaseSettings(pool_size=2)
+    async with Database.open(database_url, settings) as database, database.reading(EVERY_OWNER):
+        async with database.reading(EVERY_OWNER):
+            waiting = asyncio.create_task(duty())
+            await asyncio.sleep(0.05)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        _, going_on = await asyncio.wait([waiting], timeout=1)
+        waiting.cancel()
+        assert not going_on, "the cancellation was lost"
+        await database.probe()  # nor was the connection
+
+
 async def test_a_database_that_was_away_is_found_again_by_the_next_request(proxy: Proxy) -> None:
     async with Database.open(proxy.url, DatabaseSettings(acquire_timeout_seconds=0.2)) as database:
         proxy.fail(refusing=True)
@@ -197,6 +224,22 @@ async def test_a_standby_is_passed_over(database_url: str) -> None:
             f"{database_url}&options=-cdefault_transaction_read_only%3Don", DatabaseSettings()
         ):
             pass
+
+
+async def test_what_says_so_is_prepared_once_and_shows_everybody_their_own_rows(database: Database) -> None:
+    tx = await database.connect("anna")
+    opening = Opening(owner="anna", kind=SessionKind.TUS, length=1, max_bytes=1)
+    assert await uploads.add(tx, opening, 60, 1)
+
+    for _ in range(10):  # the first five times PostgreSQL plans anew even so
+        for tx.acts_for, is_there in (("anna", True), ("bert", False), (EVERY_OWNER, True)):
+            assert (await uploads.find_any(tx, opening.id) is not None) is is_there
+
+    cursor = await tx.execute(
+        "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%% uploads WHERE id = $1'"
+    )
+    assert await cursor.fetchone() == (1,)
+    await tx.close()
 
 
 async def test_a_value_that_postgresql_cannot_store_is_the_clients_to_change(noted: Database) -> None:

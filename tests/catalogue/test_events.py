@@ -1,6 +1,8 @@
 """The log: nobody who reads by position misses an event, and none is published twice at once."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+
+import psycopg
 
 from happenings import image
 from tintype.catalogue import events, identity
@@ -121,6 +123,39 @@ async def test_two_relays_claim_different_events(database: Database) -> None:
 
     assert sorted(mine + theirs) == await log(database)
     assert len(mine) == 2
+
+
+async def test_a_claim_passes_by_what_was_published_under_a_transaction_that_is_still_open(
+    database: Database,
+) -> None:
+    """PostgreSQL keeps all of that for whoever might still read it, and has to look at each."""
+    async with await psycopg.AsyncConnection.connect(database.url) as reader:
+        await reader.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
+        await reader.execute("SELECT")
+        await add(database, 500)
+        async with database.transaction(EVERY_OWNER) as tx:
+            await events.mark_published(tx, positions(await events.claim(tx, 500)))
+        async with database.reading(EVERY_OWNER) as tx:
+            now = await tx.execute("SELECT now()")
+            ((since,),) = await now.fetchall()
+        await add(database, 3)
+        every, lately = await blocks_read(database, None), await blocks_read(database, since)
+
+    assert every > 10 * lately
+
+
+async def blocks_read(database: Database, since: datetime | None) -> int:
+    """Return how many blocks PostgreSQL looks at to claim three events."""
+    async with database.transaction(EVERY_OWNER) as tx:
+        before = await blocks_so_far(tx)
+        assert len(await events.claim(tx, 100, since)) == 3
+        return await blocks_so_far(tx) - before
+
+
+async def blocks_so_far(tx: Tx) -> int:
+    cursor = await tx.execute("SELECT pg_stat_get_xact_blocks_fetched('events'::regclass)")
+    ((blocks,),) = await cursor.fetchall()
+    return blocks
 
 
 async def test_the_longest_due_are_claimed_first(database: Database) -> None:

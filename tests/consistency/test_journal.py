@@ -10,6 +10,7 @@ from tintype.catalogue.database import EVERY_OWNER
 from tintype.consistency import journal, markers, segments
 from tintype.consistency.segments import FAN, Segment, Word
 from tintype.model import checkpoint
+from tintype.model.errors import StorageUnavailable
 from tintype.model.ids import new_id
 
 SMALL = 1000
@@ -65,6 +66,19 @@ async def test_killed_on_the_way_nothing_is_left_out(world: World, where: str) -
     marker = await markers.find(world.objects, image.id)
     assert marker is not None
     assert marker.version == 2
+
+
+async def test_while_its_disk_fails_it_waits_and_leaves_nothing_out(world: World, tmp_path: Path) -> None:
+    image = await world.store("one")
+    kept = world.journal()
+    kept.spool = tmp_path / "disk"
+    with pytest.raises(StorageUnavailable):
+        await kept.flush()
+    kept.spool.mkdir()
+
+    await kept.flush()
+
+    assert [word.image_id for word in await words(world)] == [image.id]
 
 
 async def test_a_restored_image_loses_its_marker(world: World) -> None:

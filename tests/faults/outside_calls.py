@@ -114,7 +114,10 @@ def _deadline(_call: ast.Call, above: tuple[ast.AST, ...]) -> str:
 
 
 _RULES: tuple[tuple[Callable[[str], bool], Lacks], ...] = (
-    (lambda name: name.startswith("boto3") and name.endswith((".client", ".resource")), _client_of_aws),
+    (
+        lambda name: name.startswith(("boto3", "aws_session")) and name.endswith((".client", ".resource")),
+        _client_of_aws,
+    ),
     (_named("S3Store"), _arguments("client_options", "retry_config")),
     (lambda name: name.startswith("httpx.") and name.split(".")[1] in _OF_HTTPX, _arguments("timeout")),
     (_named("aiosmtplib.send", "aiosmtplib.SMTP", "urlopen", "_opener().open"), _arguments("timeout")),

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -173,14 +173,22 @@ async def proxied(url: str) -> AsyncIterator[Proxy]:
         yield proxy
 
 
+@contextlib.contextmanager
+def another_socket(url: str) -> Iterator[tuple[Path, Path, str]]:
+    """Give PostgreSQL's socket, a place for one in front of it, and the URL that leads there."""
+    (real,) = parse_qs(urlsplit(url).query)["host"]
+    # A socket's path is short, those of pytest are not.
+    with TemporaryDirectory(prefix="wire-") as folder:
+        leading_there = url.replace(quote(real, safe=""), quote(folder, safe=""))
+        yield Path(real) / SOCKET, Path(folder) / SOCKET, leading_there
+
+
 @asynccontextmanager
 async def proxied_database(url: str) -> AsyncIterator[Proxy]:
     """Put a proxy in front of PostgreSQL's socket: another socket, in a folder of its own."""
-    (real,) = parse_qs(urlsplit(url).query)["host"]
-    # A socket's path is short, those of pytest are not.
-    with TemporaryDirectory(prefix="proxy-") as folder:
-        proxy = Proxy(Path(real) / SOCKET, url.replace(quote(real, safe=""), quote(folder, safe="")))
-        listening = await asyncio.start_unix_server(proxy.serve, Path(folder) / SOCKET)
+    with another_socket(url) as (real, own, leading_there):
+        proxy = Proxy(real, leading_there)
+        listening = await asyncio.start_unix_server(proxy.serve, own)
         async with _listening(proxy, listening):
             yield proxy
 

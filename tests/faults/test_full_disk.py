@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 
 from faults.table import Row, record
 from pictures import picture
+from postgres import Postgres
 from service import Service
 from tintype.ingest.budget import KNOWN_SECONDS
 
@@ -53,6 +55,7 @@ def upload(client: httpx.Client, data: bytes) -> httpx.Response:
     return client.post("/v1/images", content=data)
 
 
+@pytest.mark.faults
 def test_a_full_disk_takes_no_upload_and_all_else_goes_on(
     serve: Callable[..., Service], tmp_path: Path
 ) -> None:
@@ -73,7 +76,9 @@ def test_a_full_disk_takes_no_upload_and_all_else_goes_on(
             again = upload(client, picture(seed=8204))
 
         errors = sum(each.status_code >= 500 for each in refused)
-        record(Row("The disk is full", len(refused), len(kept) + 2, 0, 0, errors))
+        lost = sum(each.content != picture(seed=seed) for seed, each in enumerate(read, start=8200))
+        doubled = len(listed) - len({image["id"] for image in listed})
+        record(Row("The disk is full", len(refused), len(kept) + 2, lost, doubled, errors))
         assert {(each.status_code, each.json()["code"]) for each in refused} == {(503, "overloaded")}
         assert all("full" in each.json()["detail"] for each in refused)
         assert all(each.headers["retry-after"] for each in refused)
@@ -117,3 +122,37 @@ def test_a_disk_that_fills_while_a_body_is_written_refuses_that_body(
         assert refused.headers["retry-after"]
         assert again.status_code == 201
         service.stop()
+
+
+NO_ROOM = """
+CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$;
+CREATE TRIGGER no_room BEFORE INSERT ON images FOR EACH ROW EXECUTE FUNCTION no_room();
+"""
+
+
+def test_while_postgresql_has_no_room_uploads_are_refused_and_images_are_delivered(
+    database_url: str, serve: Callable[..., Service], postgres: Postgres
+) -> None:
+    """PostgreSQL says so as it does when its disk is full; the real one is everybody's here."""
+    service = serve(TINTYPE_DATABASE__URL=database_url)
+    with service.client() as client, psycopg.connect(postgres.as_admin(database_url)) as admin:
+        kept = upload(client, picture(seed=8230)).json()
+        admin.execute(NO_ROOM)
+        admin.commit()
+        data, key = picture(seed=8231), {"Idempotency-Key": "no-room"}
+        refused = [client.post("/v1/images", content=data, headers=key) for _ in range(3)]
+        read, listed = client.get(kept["url"]), client.get("/v1/images").json()["data"]
+        admin.execute("DROP TRIGGER no_room ON images")
+        admin.commit()
+        again = client.post("/v1/images", content=data, headers=key)
+        stored = client.get("/v1/images").json()["data"]
+
+    lost, doubled = int(again.status_code != 201), len(stored) - 2
+    record(Row("PostgreSQL has no room on its disk", len(refused), 2, lost, doubled, len(refused)))
+    assert {(each.status_code, each.json()["code"]) for each in refused} == {(503, "database_unavailable")}
+    assert all(each.headers["retry-after"] for each in refused)
+    assert read.content == picture(seed=8230)
+    assert [image["id"] for image in listed] == [kept["id"]]
+    assert again.status_code == 201
+    assert {image["id"] for image in stored} == {kept["id"], again.json()["id"]}

@@ -67,6 +67,7 @@ def test_every_package_that_speaks_over_a_network_has_its_rules() -> None:
         "boto3.client('sns')",
         "boto3.Session().client('s3', config=Config(connect_timeout=1, retries={}))",
         "boto3.session.Session().client('s3', config=None)",
+        "aws_session().client('sns')",
         "S3Store('bucket', client_options={})",
         "httpx.AsyncClient()",
         "httpx.get('https://example.org', timeout=None)",

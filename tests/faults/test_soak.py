@@ -17,25 +17,23 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
 import pytest
 
+from faults.patience import PATIENCE_SECONDS, Patient
 from faults.proxy import Proxy, proxied_database
-from faults.table import Row, record
+from faults.table import LONG, Row, record
 from pictures import picture
-from receiver import Call, Receiver, Reply, confirming
+from receiver import Receiver, Reply, confirming
 from service import Service
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", "15"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "300" if LONG else "15"))
 SEED = int(os.environ.get("SOAK_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 CLIENTS = 4
 QUIET_SECONDS = (0.2, 2.0)
 """Between two faults."""
-PATIENCE_SECONDS = 90
-"""Of a client, who comes again until it knows."""
 GROWTH = 1.2
 """Of resident memory from the second quarter of a life to its last one, beside a few megabytes of chance."""
 CHANCE_BYTES = 24_000_000
@@ -53,11 +51,8 @@ class Ledger:
     stored: dict[str, bytes] = field(default_factory=dict[str, bytes])
     """The SHA-256 of each image that was acknowledged, by id."""
     deleted: set[str] = field(default_factory=set[str])
-    answers: Counter[int] = field(default_factory=Counter[int])
     unknown: int = 0
     """Uploads of which nobody heard in time."""
-    longest: float = 0
-    """The longest that a client had to come again."""
 
 
 @dataclass
@@ -81,7 +76,10 @@ class Soak:
     seeds: "count[int]" = field(default_factory=lambda: count(500_000))
     lives: int = 1
     ends: float = math.inf
-    http: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(timeout=20))
+    clients: Patient = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clients = Patient(lambda: self.service.base)
 
     @property
     def going_on(self) -> bool:
@@ -105,39 +103,23 @@ class Soak:
             (doing,) = self.chance.choices(list(doings), list(doings.values()))
             await doing()
 
-    async def ask(self, method: str, path: str, **how: Any) -> httpx.Response | None:  # noqa: ANN401
-        """Ask until there is an answer that is none of a fault; None: not in time."""
-        began = time.monotonic()
-        while time.monotonic() - began < PATIENCE_SECONDS:
-            try:
-                answer = await self.http.request(method, f"{self.service.base}{path}", **how)
-            except httpx.TransportError:
-                await asyncio.sleep(0.2)
-                continue
-            self.ledger.answers[answer.status_code] += 1
-            assert answer.status_code < 500 or answer.status_code == 503, answer.text
-            if answer.status_code != 503:
-                self.ledger.longest = max(self.ledger.longest, time.monotonic() - began)
-                return answer
-            assert "retry-after" in answer.headers, answer.text
-            await asyncio.sleep(0.2)
-        return None
-
     async def upload(self) -> None:
         data, key = self.picture(), f"soak-{next(self.seeds)}"
-        answer = await self.ask("POST", "/v1/images", content=data, headers={"Idempotency-Key": key})
+        answer = await self.clients.ask("POST", "/v1/images", content=data, headers={"Idempotency-Key": key})
         self.note(answer, data)
 
     async def upload_form(self) -> None:
         data, key = self.picture(), f"soak-{next(self.seeds)}"
         files = {"file": ("a.jpg", data)}
-        self.note(await self.ask("POST", "/v1/images", files=files, headers={"Idempotency-Key": key}), data)
+        self.note(
+            await self.clients.ask("POST", "/v1/images", files=files, headers={"Idempotency-Key": key}), data
+        )
 
     async def upload_in_pieces(self) -> None:
         """Go on where the service says, as every client of tus does."""
         data = self.picture()
         head = TUS | {"Upload-Length": str(len(data))}
-        begun = await self.ask("POST", "/v1/tus", headers=head)
+        begun = await self.clients.ask("POST", "/v1/tus", headers=head)
         if begun is None:
             self.ledger.unknown += 1
             return
@@ -146,11 +128,11 @@ class Soak:
         while time.monotonic() - began < PATIENCE_SECONDS:
             piece = data[offset : offset + len(data) // 3 + 1]
             head = TUS | {"Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}
-            answer = await self.ask("PATCH", path, headers=head, content=piece)
+            answer = await self.clients.ask("PATCH", path, headers=head, content=piece)
             if answer is not None and self.was_refused(answer):
                 return
             if answer is None or answer.status_code != 204:
-                answer = await self.ask("HEAD", path, headers=TUS)
+                answer = await self.clients.ask("HEAD", path, headers=TUS)
             if answer is None or answer.is_error:
                 continue
             if (address := answer.headers.get("content-location")) is not None:
@@ -162,32 +144,32 @@ class Soak:
     async def upload_directly(self) -> None:
         data = self.picture()
         order = {"filename": "a.jpg", "bytes": len(data), "content_type": "image/jpeg"}
-        begun = await self.ask("POST", "/v1/uploads", json=order)
+        begun = await self.clients.ask("POST", "/v1/uploads", json=order)
         if begun is None or begun.status_code != 201:
             assert begun is None, begun.text
             return
         told = begun.json()
         signed = told["request"]
         url = httpx.URL(signed["url"]).raw_path.decode()
-        await self.ask(signed["method"], url, headers=signed.get("headers", {}), content=data)
-        done = await self.ask("POST", f"/v1/uploads/{told['id']}/complete")
+        await self.clients.ask(signed["method"], url, headers=signed.get("headers", {}), content=data)
+        done = await self.clients.ask("POST", f"/v1/uploads/{told['id']}/complete")
         self.note(done, data)
 
     async def upload_rubbish(self) -> None:
         whole = self.picture()
-        answer = await self.ask("POST", "/v1/images", content=whole[: len(whole) // 2])
+        answer = await self.clients.ask("POST", "/v1/images", content=whole[: len(whole) // 2])
         assert answer is None or answer.status_code in (415, 422), answer.text
 
     async def read(self) -> None:
         """List, draw, and read what was stored."""
-        await self.ask("GET", "/v1/images?limit=20&ext=jpg")
-        await self.ask("GET", "/v1/images/random")
+        await self.clients.ask("GET", "/v1/images?limit=20&ext=jpg")
+        await self.clients.ask("GET", "/v1/images/random")
         if self.ledger.stored:
             image = self.chance.choice(list(self.ledger.stored))
             await self.look_at(image)
 
     async def look_at(self, image: str) -> None:
-        answer = await self.ask("GET", f"/v1/images/{image}/content")
+        answer = await self.clients.ask("GET", f"/v1/images/{image}/content")
         if image in self.ledger.deleted or answer is None:
             return
         assert answer.status_code == 200, (image, answer.text)
@@ -200,14 +182,14 @@ class Soak:
             return
         image = self.chance.choice(kept)
         self.ledger.deleted.add(image)
-        answer = await self.ask("DELETE", f"/v1/images/{image}")
+        answer = await self.clients.ask("DELETE", f"/v1/images/{image}")
         if answer is not None and self.chance.random() < 0.5:
-            back = await self.ask("POST", f"/v1/images/{image}/restore")
+            back = await self.clients.ask("POST", f"/v1/images/{image}/restore")
             if back is not None and back.status_code == 200:
                 self.ledger.deleted.discard(image)
 
     async def check(self) -> None:
-        answer = await self.ask("POST", "/v1/consistency/runs", json={"mode": "quick"})
+        answer = await self.clients.ask("POST", "/v1/consistency/runs", json={"mode": "quick"})
         assert answer is None or answer.status_code in (200, 201, 202, 409), answer.text
 
     def picture(self) -> bytes:
@@ -275,7 +257,7 @@ class Soak:
             self.chance.choice(decoders).kill()
 
     async def deafen_the_subscriber(self) -> None:
-        self.receiver.answer = lambda call: self.chance.choice([Reply(503), Reply(200), _hung_up(call)])
+        self.receiver.answer = lambda _: self.chance.choice([Reply(503), Reply(200), Reply(500)])
         await asyncio.sleep(self.chance.uniform(0.5, 3))
         self.receiver.answer = confirming
 
@@ -321,10 +303,6 @@ class Soak:
         return (memory[1] - CHANCE_BYTES) / memory[0], files[1] - files[0]
 
 
-def _hung_up(_call: Call) -> Reply:
-    return Reply(500)
-
-
 @asynccontextmanager
 async def soaking(database_url: str, receiver: Receiver, folder: Path, seed: int) -> AsyncIterator[Soak]:
     async with proxied_database(database_url) as database:
@@ -340,7 +318,7 @@ async def soaking(database_url: str, receiver: Receiver, folder: Path, seed: int
             yield soak
         finally:
             database.fail()
-            await soak.http.aclose()
+            await soak.clients.http.aclose()
             await asyncio.to_thread(service.stop)
 
 
@@ -351,7 +329,7 @@ async def test_after_a_soak_nothing_is_lost_and_nothing_has_grown(
 ) -> None:
     print(f"SOAK_SEED={SEED} SOAK_SECONDS={SECONDS}")  # noqa: T201 # shown when it fails, and by `make soak`
     async with soaking(database_url, receiver, tmp_path, SEED) as soak:
-        subscribed = await soak.ask(
+        subscribed = await soak.clients.ask(
             "POST", "/v1/subscriptions", json={"channel": "webhook", "address": receiver.url}
         )
         assert subscribed is not None
@@ -361,22 +339,22 @@ async def test_after_a_soak_nothing_is_lost_and_nothing_has_grown(
 
         ledger = soak.ledger
         lost = [image for image in ledger.stored if not await _is_kept(soak, image)]
-        told = await _told(soak)
-        untold = [image for image in ledger.stored if told[image] != 1]
+        told = await soak.clients.told()
+        untold = [image for image in ledger.stored if len(told.get(image, ())) != 1]
         print(  # noqa: T201
-            f"{len(ledger.stored)} images, {dict(soak.faults)}, {dict(ledger.answers)}; "
-            f"{ledger.longest:.1f} s at the most, {ledger.unknown} unknown"
+            f"{len(ledger.stored)} images, {dict(soak.faults)}, {dict(soak.clients.answers)}; "
+            f"{soak.clients.longest:.1f} s at the most, {ledger.unknown} unknown"
         )
         doubled = _doubled(soak)
         record(
             Row(
-                fault=f"a soak of {SECONDS / 60:.0f} minutes with faults of all kinds (seed {SEED})",
+                fault=f"{SECONDS:.0f} seconds of everything, with faults of all kinds (seed {SEED})",
                 times=soak.faults.total(),
                 acknowledged=len(ledger.stored),
                 lost=len(lost) + len(untold),
                 duplicated=doubled,
-                server_errors=ledger.answers[503],
-                recovery_seconds=ledger.longest,
+                server_errors=soak.clients.answers[503],
+                recovery_seconds=soak.clients.longest,
             )
         )
         assert (lost, untold) == ([], []), "".join(
@@ -388,49 +366,18 @@ async def test_after_a_soak_nothing_is_lost_and_nothing_has_grown(
             print(f"{memory:.2f} times the memory, {files:+.0f} files")  # noqa: T201
             assert memory < GROWTH, [each.resident for each in soak.samples]
             assert files <= MORE_FILES, [each.files for each in soak.samples]
-        checked = await _deep_check(soak)
+        checked = await soak.clients.deep_check()
         assert (checked["state"], checked["findings"]["total"]) == ("complete", 0), checked
 
 
 async def _is_kept(soak: Soak, image: str) -> bool:
-    answer = await soak.ask("GET", f"/v1/images/{image}/content")
+    answer = await soak.clients.ask("GET", f"/v1/images/{image}/content")
     if answer is None or image in soak.ledger.deleted:
         return answer is not None
     return answer.status_code == 200 and hashlib.sha256(answer.content).digest() == soak.ledger.stored[image]
-
-
-async def _told(soak: Soak) -> Counter[str]:
-    """Return how many events of its upload each image has."""
-    told: Counter[str] = Counter()
-    position, more = 0, True
-    while more:
-        page = await soak.ask("GET", f"/v1/events?kind=image.uploaded&limit=200&after={position}")
-        assert page is not None
-        assert page.status_code == 200, page.text
-        found = page.json()
-        told.update(each["data"]["id"] for each in found["data"])
-        position, more = found["position"], found["has_more"]
-    return told
 
 
 def _doubled(soak: Soak) -> int:
     """Return how many images have the same bytes as another one."""
     found = Counter(soak.ledger.stored.values())
     return found.total() - len(found)
-
-
-async def _deep_check(soak: Soak) -> dict[str, Any]:
-    """Have every byte read and compared. A check that a killed service left would go on within minutes."""
-    while True:
-        begun = await soak.ask("POST", "/v1/consistency/runs", json={"mode": "deep"})
-        assert begun is not None
-        if begun.status_code != 409:
-            break
-        await soak.ask("POST", f"{begun.json()['run']}/cancel")
-    while True:
-        told = await soak.ask("GET", httpx.URL(begun.headers["location"]).path)
-        assert told is not None
-        run: dict[str, Any] = told.json()
-        if run["state"] != "running":
-            return run
-        await asyncio.sleep(0.2)

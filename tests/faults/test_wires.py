@@ -33,7 +33,11 @@ from tintype.model.errors import StorageUnavailable
 from tintype.objects.store import Objects
 from tintype.settings import ObjectsSettings
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("wires")]
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.xdist_group("wires"),
+]
 
 BOUND = 20
 """Seconds. By the settings here everything ends after six; the rest is for a busy machine."""
@@ -78,6 +82,17 @@ class World:
                 [hashlib.sha256(data).digest()],
             )
             return await cursor.fetchall()
+
+    async def until_told(self) -> None:
+        """Return when the topic has had every event: what failed before is not tried in between any more."""
+
+        async def told() -> bool:
+            async with await psycopg.AsyncConnection.connect(self.database_url) as connection:
+                await connection.execute("SET ROLE tintype_worker")
+                cursor = await connection.execute("SELECT FROM events WHERE published_at IS NULL LIMIT 1")
+                return await cursor.fetchone() is None
+
+        await self.until(told)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -215,12 +230,13 @@ async def test_an_upload_whose_commit_was_made_and_not_heard_of_is_acknowledged_
     await ending
 
     rows = await world.rows(data)
-    record(Row("The answer to a COMMIT is lost", 1, 1, len(rows) == 0, len(rows) - 1))
+    record(Row("The answer to a COMMIT is lost", 1, 1, int(not rows), max(0, len(rows) - 1)))
     assert answer.status_code == 201
     assert rows == [(UUID(answer.json()["id"]), 1)]
 
 
 async def test_what_sns_took_without_our_hearing_of_it_comes_again_under_the_same_id(world: World) -> None:
+    await world.until_told()
     await asyncio.to_thread(world.queue.receive)
     world.tintype.topic.has_lost.clear()
     world.tintype.topic.fail(lose_answer=b"PublishBatch")
@@ -296,11 +312,13 @@ async def test_after_a_failover_the_old_primary_is_passed_over_and_the_new_one_f
     seconds = await world.until_well()
     again = await world.upload(data, **{"Idempotency-Key": key})
 
-    record(Row("Failover, by way of a primary that only reads", 1, 1, 0, 0, len(refused), seconds))
+    rows = await world.rows(data)
+    lost, doubled = int(not rows), max(0, len(rows) - 1)
+    record(Row("Failover, by way of a primary that only reads", 1, 1, lost, doubled, len(refused), seconds))
     assert [each.status_code for each in refused] == [503, 503]
     assert took < BOUND
     assert ready.status_code == 503
-    assert await world.rows(data) == [(UUID(again.json()["id"]), 1)]
+    assert rows == [(UUID(again.json()["id"]), 1)]
 
 
 async def test_slow_statements_that_hold_all_connections_cost_others_a_quick_refusal(world: World) -> None:

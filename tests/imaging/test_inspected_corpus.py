@@ -25,6 +25,7 @@ from tintype.settings import ImagingSettings
 CORPUS = os.environ.get("TINTYPE_CORPUS")
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.xdist_group("inspected-corpus"),  # it is looked at once for all
     pytest.mark.skipif(
         CORPUS is None, reason="TINTYPE_CORPUS is not set: the corpus of real and hostile images is not run"
     ),

@@ -11,6 +11,7 @@ import aws_cdk as cdk
 import pytest
 
 from infra.conftest import TABLES, Template
+from npm import NODE, installed_packages
 from tintype_infra import nag
 from tintype_infra.app import FLAGS
 from tintype_infra.network import Network
@@ -286,6 +287,23 @@ def test_the_pipeline_deploys_the_very_templates_that_a_person_deploys(
     }
     by_hand = {str(path.relative_to(written)) for path in written.glob("assembly-*/*.template.json")}
     assert deployed == by_hand
+
+
+def test_the_pipeline_publishes_with_programs_that_read_what_the_library_writes(written: Path) -> None:
+    """They are released apart: the newest `cdk-assets` can be older than the newest library's format."""
+    programs = installed_packages(INFRA)
+    said = "".join(path.read_text() for path in written.iterdir() if path.is_file())
+    for name, version in json.loads((INFRA / "package.json").read_text())["devDependencies"].items():
+        assert f"npm install -g {name}@{version}" in said
+    for assets in written.rglob("*.assets.json"):
+        listed = subprocess.run(
+            [NODE, programs / "cdk-assets" / "bin" / "cdk-assets", "--path", assets, "ls"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert listed.returncode == 0, listed.stderr
 
 
 def test_every_finding_of_awss_rules_has_a_reason_and_every_reason_a_finding(application: cdk.App) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import resource
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -113,6 +114,41 @@ async def test_a_body_of_unknown_length_is_cut_at_the_limit(
     incoming.close()
 
 
+async def test_bytes_that_found_no_room_do_not_count_among_those_that_came(
+    tmp_path: Path, threads: ThreadPoolExecutor
+) -> None:
+    receiver = receiver_with(tmp_path, threads, in_flight_bytes=3 * STEP)
+    incoming = receiver.begin(None)
+    await incoming.write(CHUNK)
+
+    with pytest.raises(Overloaded):
+        await incoming.write(bytes(3 * STEP))
+    body = await incoming.finish()
+
+    assert (body.length, body.read(), body.sha256) == (len(CHUNK), CHUNK, hashlib.sha256(CHUNK).digest())
+    incoming.close()
+    assert receiver.budget.in_flight == 0
+
+
+async def test_a_body_that_its_file_did_not_take_whole_is_not_taken_for_whole(
+    tmp_path: Path, threads: ThreadPoolExecutor
+) -> None:
+    receiver = receiver_with(tmp_path, threads, memory_bytes=0)
+    incoming = receiver.begin(None)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5 * len(CHUNK), hard))
+    try:
+        with pytest.raises(Overloaded, match="disk"):
+            await incoming.write(10 * CHUNK)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    with pytest.raises(Overloaded, match="disk"):
+        await incoming.finish()
+
+    incoming.close()
+
+
 async def test_the_budget_of_bytes_in_flight_is_shared_and_given_back(
     tmp_path: Path, threads: ThreadPoolExecutor
 ) -> None:
@@ -161,6 +197,15 @@ async def test_what_an_owner_gives_back_is_free_for_all(tmp_path: Path, threads:
 
     assert receiver.budget.in_flight == 0
     assert receiver.begin(8 * STEP, owner="b").reservation.reserved == 8 * STEP
+
+
+async def test_a_disk_that_does_not_say_how_full_it_is_refuses_uploads(
+    tmp_path: Path, threads: ThreadPoolExecutor
+) -> None:
+    receiver = receiver_with(tmp_path / "gone", threads)
+
+    with pytest.raises(Overloaded, match="disk"):
+        receiver.begin(1)
 
 
 async def test_a_full_disk_refuses_uploads_before_they_are_read(

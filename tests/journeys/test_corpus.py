@@ -14,9 +14,12 @@ import pytest
 from service import Service
 
 CORPUS = os.environ.get("TINTYPE_CORPUS")
-pytestmark = pytest.mark.skipif(
-    CORPUS is None, reason="TINTYPE_CORPUS is not set: the corpus of real and hostile images is not run"
-)
+pytestmark = [
+    pytest.mark.xdist_group("corpus"),  # it is sent once for all
+    pytest.mark.skipif(
+        CORPUS is None, reason="TINTYPE_CORPUS is not set: the corpus of real and hostile images is not run"
+    ),
+]
 SAME_FORMAT = {"mpo": "jpeg", "apng": "png"}
 
 Verdict = tuple[dict[str, Any], httpx.Response, bytes]

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import httpx
@@ -24,11 +25,13 @@ from tintype.ingest.pressure import FEW
 
 TINTYPE = COMMAND[0]
 LENGTH = 8192
+ADDRESSES = (f"198.51.100.{number}" for number in count(1))
+"""For guessing: an address that was refused stays refused for whoever tries again."""
 Serve = Callable[..., Service]
 
 
 @pytest.fixture
-def two(serve: Serve, tmp_path: Path, database_url: str) -> list[Service]:
+def two(database_url: str, serve: Serve, tmp_path: Path) -> list[Service]:
     """Two instances of one service, with room for seven pictures of one size."""
     shared = {
         "TINTYPE_DATABASE__URL": database_url,
@@ -124,7 +127,7 @@ def head_only(service: Service, length: int, patience: float = 20) -> bytes:
         return connection.recv(65536)
 
 
-def test_an_operator_gives_a_quota_and_takes_it_away(serve: Serve, database_url: str) -> None:
+def test_an_operator_gives_a_quota_and_takes_it_away(database_url: str, serve: Serve) -> None:
     database = {"TINTYPE_DATABASE__URL": database_url}
 
     def quota(*arguments: str) -> str:
@@ -197,9 +200,10 @@ def held_open(service: Service, key: str) -> Iterator[None]:
 
 
 def test_an_address_that_guesses_is_refused_and_whoever_shares_it_goes_on(limited: Limited) -> None:
+    address = next(ADDRESSES)
     with limited.client(limited.bert) as known, limited.service.client() as stranger:
         for each in (known, stranger):
-            each.headers["x-forwarded-for"] = "203.0.113.9"
+            each.headers["x-forwarded-for"] = address
         assert known.get("/v1/me").status_code == 200
         guesses = [
             stranger.get("/v1/me", headers={"authorization": f"Bearer tt_{number:012}_{'x' * 50}"})
@@ -284,7 +288,7 @@ def test_a_resumable_upload_without_room_is_refused_when_it_is_begun(two: list[S
 
 
 def test_a_queue_that_stays_refuses_newcomers_before_their_bodies_and_keeps_who_waits(
-    serve: Serve, database_url: str
+    database_url: str, serve: Serve
 ) -> None:
     service = serve(TINTYPE_DATABASE__URL=database_url, TINTYPE_LIMITS__MAX_WAIT_SECONDS="0.3")
     with ThreadPoolExecutor(70) as threads, psycopg.connect(database_url) as holder, service.client() as all_:

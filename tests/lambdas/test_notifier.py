@@ -87,16 +87,14 @@ def test_with_every_instance_dead_an_upload_is_announced_and_webhooks_are_called
     assert len(receiver.of()) == 2
 
 
-def test_a_message_that_is_none_of_ours_fails_alone(function: Function) -> None:
-    answer = function.invoke(
-        {
-            "Records": [
-                {"messageId": "good", "body": json.dumps({"Message": json.dumps({"position": 0})})},
-                {"messageId": "early", "body": json.dumps({"position": 10**6})},
-                {"messageId": "bad", "body": "what?"},
-            ]
-        }
-    )
+def test_a_message_that_is_none_of_ours_fails_alone(environment: dict[str, str], tmp_path: Path) -> None:
+    messages = [
+        {"messageId": "good", "body": json.dumps({"Message": json.dumps({"position": 0})})},
+        {"messageId": "early", "body": json.dumps({"position": 10**6})},
+        {"messageId": "bad", "body": "what?"},
+    ]
+    with Function(HANDLER, environment, tmp_path, seconds=3) as function:
+        answer = function.invoke({"Records": messages})
 
     assert [each["itemIdentifier"] for each in answer["batchItemFailures"]] == ["early", "bad"]
 

@@ -503,6 +503,23 @@ async def test_an_instance_without_keys_signs_as_its_role(s3: ScriptedS3, instan
     assert instance[0].startswith("PUT /latest/api/token")
 
 
+async def test_while_an_instance_cannot_ask_for_its_keys_it_uses_those_that_it_has(
+    s3: ScriptedS3, instance: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = bucket_settings(s3).model_copy(update={"access_key_id": None, "secret_access_key": None})
+    asked_before = Objects.open(settings, Path())
+    await put(asked_before, new_key(), in_memory(DATA))
+    asked = len(instance)
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")
+
+    await put(asked_before, new_key(), in_memory(DATA))
+    with pytest.raises(StorageUnavailable):
+        await put(Objects.open(settings, Path()), new_key(), in_memory(DATA))
+
+    assert len(instance) == asked
+    assert s3.count("PUT") == 2
+
+
 # The end
 
 SHORT_LIFE = """

@@ -124,10 +124,10 @@ def test_a_long_name_is_shortened_before_its_extension() -> None:
 
 
 def test_neither_exif_nor_location_is_told() -> None:
-    facts = Facts(Format.JPEG, 1, 1, exif={"Artist": "someone"}, location=Location(41.9, 12.5))
+    facts = Facts(Format.JPEG, 1, 1, exif={"Artist": "someone"}, location=Location(41.90342, 12.5))
 
     assert "someone" not in str(describe(ROME, facts, size=12, sha256=DIGEST))
-    assert "41.9" not in str(describe(ROME, facts, size=12, sha256=DIGEST))
+    assert "41.90342" not in str(describe(ROME, facts, size=12, sha256=DIGEST))
 
 
 def test_foreign_metadata_is_not_understood() -> None:

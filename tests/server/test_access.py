@@ -15,7 +15,7 @@ SIGNED = {
     *("store_directly", "store_form_directly"),
 }
 """For whoever has the link of a message, or the address that an upload goes to; what it says is signed."""
-MANUAL = {"docs", "docs_asset", "openapi_document", "explain_problem"}
+MANUAL = {"start", "docs", "docs_asset", "openapi_document", "explain_problem"}
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{min(route.methods)} {route.path}")

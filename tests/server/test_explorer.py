@@ -105,6 +105,11 @@ def test_a_key_is_entered_once_for_all(page: Page) -> None:
     assert "Bearer tt_example" in operation.locator(".curl-command").inner_text()
 
 
+def test_the_bare_address_leads_to_it(client: httpx.Client) -> None:
+    answer = client.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/docs")
+
+
 def test_nothing_but_the_page_s_own_files_runs_in_it(client: httpx.Client) -> None:
     page = client.get("/docs")
     policy = page.headers["content-security-policy"]

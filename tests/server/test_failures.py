@@ -59,6 +59,11 @@ def test_a_mistake_in_a_body_is_pointed_to(web: httpx.Client) -> None:
     assert "`errors` has 2 more" in body["detail"]
 
 
+def test_a_name_that_nothing_has_is_told_in_plain_words(web: httpx.Client) -> None:
+    body = problem(web.post("/v1/things", json={"name": "a", "colour": "red"}))
+    assert body["detail"] == "`#/colour`: The request has nothing of that name; /docs lists what it has."
+
+
 def test_what_was_sent_is_not_sent_back(web: httpx.Client) -> None:
     answer = web.post("/v1/things", json={"name": ["hunter2"]})
     assert problem(answer)["code"] == "request_invalid"

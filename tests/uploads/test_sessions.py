@@ -16,7 +16,7 @@ from tintype.catalogue import upload_tokens, uploads
 from tintype.catalogue.commits import Commits
 from tintype.catalogue.database import EVERY_OWNER, Database
 from tintype.imaging.inspect import Inspector
-from tintype.ingest.budget import Budget
+from tintype.ingest.budget import STEP, Budget
 from tintype.ingest.finish import Ingest
 from tintype.ingest.pieces import Pieces
 from tintype.ingest.pressure import Pressure
@@ -26,6 +26,7 @@ from tintype.ingest.sessions import Sessions
 from tintype.model.body import Body
 from tintype.model.errors import (
     LengthInconsistent,
+    Overloaded,
     TokenSpent,
     TooManyUploads,
     UnsupportedType,
@@ -128,6 +129,27 @@ async def test_a_write_under_an_old_fence_fails_and_changes_nothing(
             await transfer.keep()
 
     assert (await sessions.find("anna", session.id)).received == 0
+
+
+@pytest.mark.parametrize("before", [0, 200_000])
+async def test_a_request_that_finds_no_room_is_refused_and_what_came_before_is_kept(
+    sessions: Sessions, before: int
+) -> None:
+    data = picture(300_000)
+    session = await sessions.open(opening(None))
+    budget = sessions.pieces.receiver.budget
+
+    async def more_and_more() -> AsyncGenerator[bytes]:
+        if before:
+            yield data[:before]
+        budget.in_flight += budget.limits.in_flight_bytes  # others have come meanwhile
+        yield data[before:] + bytes(STEP)
+
+    with pytest.raises(Overloaded):
+        async with sessions.appending(session, 0, count=None) as transfer:
+            await transfer.receive(more_and_more())
+
+    assert (await sessions.find("anna", session.id)).received == before
 
 
 async def test_two_who_finish_at_once_make_one_image(sessions: Sessions, database: Database) -> None:

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from tintype_bench import corpus, machine, pressure, report
 from tintype_bench.contestants import Contestant, Inspect, contestants
 from tintype_bench.results import Decoding, Result, Row
 from tintype_bench.rounds import Cell, Plan, measure
-from tintype_bench.surroundings import Surroundings
+from tintype_bench.surroundings import Surroundings, run_folder
 from tintype_bench.targets import CONCURRENCY
 
 DECODER_SECONDS = 3.0
@@ -94,22 +93,19 @@ def _measure(choice: Choice, options: dict[str, str]) -> Result:
     options |= {"load average before": machine.load_average()}
     rows: list[Row] = []
     decoding: list[Decoding] = []
-    with tempfile.TemporaryDirectory(prefix="tintype-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)  # PostgreSQL does not run as root, and must get to its data
-        with Surroundings(folder) as around:
-            for cell, there in choice.cells(folder) if "uploads" in choice.parts else ():
-                console.print(f"{cell.size} x {cell.concurrency}: {', '.join(one.name for one in there)}")
-                measured = measure(around, choice.plan, cell, there)
-                rows += measured
-                decoding += _decoding(cell, measured)
-            siege = crowd = None
-            if "siege" in choice.parts:
-                console.print("ordinary uploads under bombs")
-                siege = pressure.besiege(around, max(choice.plan.seconds, SIEGE_SECONDS), choice.plan.rounds)
-            if "crowd" in choice.parts:
-                console.print(f"a crowd of {pressure.CROWD} large photographs")
-                crowd = pressure.crowd(around)
+    with run_folder() as folder, Surroundings(folder) as around:
+        for cell, there in choice.cells(folder) if "uploads" in choice.parts else ():
+            console.print(f"{cell.size} x {cell.concurrency}: {', '.join(one.name for one in there)}")
+            measured = measure(around, choice.plan, cell, there)
+            rows += measured
+            decoding += _decoding(cell, measured)
+        siege = crowd = None
+        if "siege" in choice.parts:
+            console.print("ordinary uploads under bombs")
+            siege = pressure.besiege(around, max(choice.plan.seconds, SIEGE_SECONDS), choice.plan.rounds)
+        if "crowd" in choice.parts:
+            console.print(f"a crowd of {pressure.CROWD} large photographs")
+            crowd = pressure.crowd(around)
     options |= {"load average after": machine.load_average()}
     return Result(
         machine=machine.describe(), options=options, rows=rows, decoding=decoding, siege=siege, crowd=crowd

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import tempfile
 import time
 import urllib.request
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from tintype_bench import corpus, machine
 from tintype_bench.contestants import Tintype
 from tintype_bench.pressure import send
 from tintype_bench.results import percentile
-from tintype_bench.surroundings import Surroundings
+from tintype_bench.surroundings import Surroundings, run_folder
 
 BACKLOG = 18_000
 """Events: an hour of five uploads a second."""
@@ -67,11 +66,8 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Where the result is kept.")] = None,
 ) -> None:
     """Measure both, show them, and keep the result."""
-    with tempfile.TemporaryDirectory(prefix="tintype-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)  # PostgreSQL does not run as root, and must get to its data
-        with Surroundings(folder) as around:
-            result = _measure(around, seconds)
+    with run_folder() as folder, Surroundings(folder) as around:
+        result = _measure(around, seconds)
     console.print(
         f"an upload takes {percentile(result.quiet_ms, 0.5):.1f} ms, and "
         f"{percentile(result.throttled_ms, 0.5):.1f} ms while SNS throttles; "

@@ -12,7 +12,6 @@ import json
 import random
 import struct
 import sys
-import tempfile
 import time
 import zlib
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,7 @@ from tintype_bench import machine, postgres
 from tintype_bench.contestants import AWS, TINTYPE, is_ready
 from tintype_bench.processes import Server, free_port, listens, run
 from tintype_bench.results import percentile
+from tintype_bench.surroundings import run_folder
 
 MB = 1_000_000
 INSTANCES = 3
@@ -318,9 +318,7 @@ def main(
     """Send uploads through the balancer, and say whether all of them arrived."""
     chance = random.Random(uploads)  # noqa: S311 - repeatable, not secret
     sizes = [chance.randrange(MB, most_megabytes * MB) for _ in range(uploads)]
-    with tempfile.TemporaryDirectory(prefix="tintype-bench-") as name, ExitStack() as stack:
-        folder = Path(name)
-        folder.chmod(0o755)  # PostgreSQL does not run as root, and must get to its data
+    with run_folder() as folder, ExitStack() as stack:
         environment = _parts(stack, folder)
         with Estate(folder, environment) as estate:
             result = asyncio.run(journey(estate, sizes, at_once, pause_seconds))

@@ -6,6 +6,7 @@ uvloop protocol for each connection, and the photograph's bytes are never copied
 """
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -44,6 +45,8 @@ class Order(BaseModel, frozen=True):
     """At least so many uploads, however long they take."""
     patience_seconds: float = 30
     """For one answer; then the upload counts as failed and the run ends."""
+    processor: int | None = None
+    """Which one to run on; None: any."""
 
 
 class Outcome(BaseModel, frozen=True):
@@ -191,5 +194,13 @@ class Sender:
         )
 
 
+def keep_to(processor: int | None) -> None:
+    """Run on one processor from here on; None: on any."""
+    if processor is not None:
+        os.sched_setaffinity(0, {processor})
+
+
 if __name__ == "__main__":
-    print(uvloop.run(Sender(Order.model_validate_json(sys.argv[1])).run()).model_dump_json())  # noqa: T201
+    asked = Order.model_validate_json(sys.argv[1])
+    keep_to(asked.processor)
+    print(uvloop.run(Sender(asked).run()).model_dump_json())  # noqa: T201

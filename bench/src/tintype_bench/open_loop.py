@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import uvloop
 from pydantic import BaseModel
 
-from tintype_bench.load import Client, Order, Pieces, requests
+from tintype_bench.load import Client, Order, Pieces, keep_to, requests
 
 MAX_CONNECTIONS = 4000
 """What is due while so many are open is not sent, and is counted as such."""
@@ -33,12 +33,16 @@ class Schedule(BaseModel, frozen=True):
     seed: int
     """Of the times between arrivals, which are those of a Poisson process."""
     patience_seconds: float = 60
+    processor: int | None = None
+    """Which one to run on; None: any."""
 
 
 class Curve(BaseModel, frozen=True):
     """What came of it."""
 
     due: int
+    seconds: float
+    """From the first arrival until the last answer."""
     answers: dict[str, int]
     """By status; `late` and `cut off` had none, `not sent` never left."""
     accepted_ms: list[float]
@@ -93,6 +97,7 @@ class Sender:
                 group.create_task(self._upload(begun + due))
         return Curve(
             due=count,
+            seconds=time.perf_counter() - begun,
             answers=dict(self._answers),
             accepted_ms=self._accepted,
             refused_ms=self._refused,
@@ -144,4 +149,6 @@ class Sender:
 
 
 if __name__ == "__main__":
-    print(uvloop.run(Sender(Schedule.model_validate_json(sys.argv[1])).run()).model_dump_json())  # noqa: T201
+    asked = Schedule.model_validate_json(sys.argv[1])
+    keep_to(asked.processor)
+    print(uvloop.run(Sender(asked).run()).model_dump_json())  # noqa: T201

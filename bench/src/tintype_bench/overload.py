@@ -6,9 +6,9 @@ goodput stays, that whoever is too much hears so at once, and that all is as bef
 """
 
 import json
+import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.error
@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +31,7 @@ from tintype_bench.open_loop import Curve, Schedule
 from tintype_bench.pressure import send
 from tintype_bench.processes import Server
 from tintype_bench.results import percentile
-from tintype_bench.surroundings import Surroundings
+from tintype_bench.surroundings import Surroundings, run_folder
 
 TIMES = (1.0, 2.0, 5.0)
 AT_ONCE = 8
@@ -76,6 +77,8 @@ class Result:
 
     machine: dict[str, str]
     inspect: str
+    senders_apart: bool
+    """Whether they had a processor of their own, which the service had not."""
     capacity: float
     """Uploads a second of a closed loop."""
     levels: list[Level]
@@ -150,11 +153,9 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Where the result is kept.")] = None,
 ) -> None:
     """Measure the curve, show it, and keep it."""
-    with tempfile.TemporaryDirectory(prefix="tintype-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)  # PostgreSQL does not run as root, and must get to its data
-        with Surroundings(folder) as around:
-            result = measure(around, seconds, inspect, seed)
+    senders = _set_apart()
+    with run_folder() as folder, Surroundings(folder) as around:
+        result = measure(around, seconds, inspect, seed, senders)
     console.print(table(result))
     for failure in result.failures:
         console.print(f"[red]{failure}")
@@ -165,45 +166,64 @@ def main(
     sys.exit(1 if result.failures else 0)
 
 
-def measure(around: Surroundings, seconds: float, inspect: str, seed: int) -> Result:
+def _set_apart() -> int | None:
+    """Return a processor for the senders, which nothing else of this run uses; None: there is just one.
+
+    They send from a machine of their own, as it were. Else uploads would have to do with what is left of
+    the processors by senders that offer five times as much.
+    """
+    *others, senders = sorted(os.sched_getaffinity(0))
+    if not others:
+        return None
+    os.sched_setaffinity(0, others)  # and whatever is started from here on
+    return senders
+
+
+def measure(around: Surroundings, seconds: float, inspect: str, seed: int, senders: int | None) -> Result:
     """Find the capacity, offer multiples of it, and see how it recovers."""
+    sent = partial(send, processor=senders)
     photo = corpus.make(corpus.PHOTOS["100KB"], around.folder)
     contestant = Tintype("overload", "header" if inspect == "header" else "full")
     with contestant(around, around.folder) as server:
         url = f"{server.address}/v1/images"
-        send(url, photo, AT_ONCE, 2, least=100)
-        closed = send(url, photo, AT_ONCE, seconds, least=100)
+        sent(url, photo, AT_ONCE, 2, least=100)
+        closed = sent(url, photo, AT_ONCE, seconds, least=100)
         capacity = closed.uploads / closed.seconds
-        usual = percentile(send(url, photo, 1, 2, least=20).latencies_ms, 0.5)
+        usual = percentile(sent(url, photo, 1, 2, least=20).latencies_ms, 0.5)
         levels: list[Level] = []
         for times in TIMES:
-            schedule = Schedule(url=url, photo=photo, per_second=capacity * times, seconds=seconds, seed=seed)
+            schedule = Schedule(
+                url=url,
+                photo=photo,
+                per_second=capacity * times,
+                seconds=seconds,
+                seed=seed,
+                processor=senders,
+            )
             levels.append(_level(server, schedule, times))
             if times != TIMES[-1]:
-                _until_usual(url, photo, usual)
-        recovery = _until_usual(url, photo, usual)
-    return Result(machine.describe(), inspect, capacity, levels, recovery)
+                _until_usual(url, photo, usual, senders)
+        recovery = _until_usual(url, photo, usual, senders)
+    return Result(machine.describe(), inspect, senders is not None, capacity, levels, recovery)
 
 
 def _level(server: Server, schedule: Schedule, times: float) -> Level:
     watch = Watch(server.address)
     command = [sys.executable, "-m", "tintype_bench.open_loop", schedule.model_dump_json()]
-    begun = time.monotonic()
     with watch.running():
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603 - ourselves
-    took = time.monotonic() - begun
     curve = Curve.model_validate_json(done.stdout)
     return Level(
         times_capacity=times,
         offered=curve.due / schedule.seconds,
-        goodput=len(curve.accepted_ms) / max(schedule.seconds, took - 1),
+        goodput=len(curve.accepted_ms) / max(schedule.seconds, curve.seconds),
         answers=curve.answers,
         without_retry_after=curve.without_retry_after,
         accepted_p50_ms=percentile(curve.accepted_ms, 0.5),
         accepted_p99_ms=percentile(curve.accepted_ms, 0.99),
         refused_p50_ms=percentile(curve.refused_ms, 0.5),
         refused_p99_ms=percentile(curve.refused_ms, 0.99),
-        sender_cores=curve.cpu_seconds / took,
+        sender_cores=curve.cpu_seconds / curve.seconds,
         sender_behind_ms=curve.behind_ms,
         ready=dict(watch.seen["/readyz"]),
         alive=dict(watch.seen["/healthz"]),
@@ -211,11 +231,11 @@ def _level(server: Server, schedule: Schedule, times: float) -> Level:
     )
 
 
-def _until_usual(url: str, photo: Path, usual_ms: float) -> float:
+def _until_usual(url: str, photo: Path, usual_ms: float, senders: int | None) -> float:
     """Return after how many seconds uploads take no more than twice what is usual."""
     begun = time.monotonic()
     while time.monotonic() - begun < 4 * MOST_RECOVERY_SECONDS:
-        probe = send(url, photo, 1, 0, least=5)
+        probe = send(url, photo, 1, 0, least=5, processor=senders)
         if not probe.errors and percentile(probe.latencies_ms, 0.5) <= 2 * usual_ms:
             break
     return time.monotonic() - begun

@@ -77,7 +77,9 @@ def _bombing(url: str, folder: Path, answers: dict[str, int]) -> Generator[None]
     _add(answers, json.loads(told))
 
 
-def send(url: str, photo: Path, concurrency: int, seconds: float, least: int) -> Outcome:
+def send(
+    url: str, photo: Path, concurrency: int, seconds: float, least: int, *, processor: int | None = None
+) -> Outcome:
     """Send uploads for a while, at least so many, from a process of their own."""
     order = Order(
         url=url,
@@ -87,6 +89,7 @@ def send(url: str, photo: Path, concurrency: int, seconds: float, least: int) ->
         seconds=seconds,
         least=least,
         patience_seconds=60,
+        processor=processor,
     )
     command = [sys.executable, "-m", "tintype_bench.load", order.model_dump_json()]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603 - ourselves

@@ -1,8 +1,10 @@
 """What every contestant finds around it: an object store, a topic and a PostgreSQL, all on loopback."""
 
 import sys
+import tempfile
 import urllib.request
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +14,15 @@ from tintype_bench import postgres
 from tintype_bench.processes import Server, free_port, listens
 
 TOPIC_ARN = "arn:aws:sns:us-east-1:000000000000:images"
+
+
+@contextmanager
+def run_folder() -> Generator[Path]:
+    """Return a folder for the data of one run, which goes with it."""
+    with tempfile.TemporaryDirectory(prefix="tintype-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # PostgreSQL does not run as root, and must get to its data
+        yield folder
 
 
 @dataclass(slots=True)

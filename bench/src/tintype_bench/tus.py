@@ -12,7 +12,6 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -32,7 +31,7 @@ from tintype_bench.contestants import Tintype
 from tintype_bench.distinct import Distinct
 from tintype_bench.load import Client, Pieces
 from tintype_bench.processes import Server, free_port, listens
-from tintype_bench.surroundings import Surroundings
+from tintype_bench.surroundings import Surroundings, run_folder
 
 KB, MB = 1024, 1024 * 1024
 CHUNKS = {"64 KB": 64 * KB, "1 MB": MB, "8 MB": 8 * MB, "whole": 1 << 40}
@@ -226,11 +225,8 @@ def main(
 ) -> None:
     """Measure, show, and keep the result."""
     install()
-    with tempfile.TemporaryDirectory(prefix="tintype-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)  # PostgreSQL does not run as root, and must get to its data
-        with Surroundings(folder) as around:
-            rows = measure(around, Plan(seconds, rounds, at_once))
+    with run_folder() as folder, Surroundings(folder) as around:
+        rows = measure(around, Plan(seconds, rounds, at_once))
     show(rows)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -280,7 +280,7 @@ def _stacks(assembly: Path, stage: str | None) -> Iterator[tuple[str, Template]]
 def _cdk(wish: Wish, *words: str) -> None:
     command = FOLDER / "node_modules" / "aws-cdk" / "bin" / "cdk"
     if not command.exists():
-        raise CannotDeploy("The CDK's command line is not installed. Run `make infra/node_modules` first.")
+        raise CannotDeploy("The CDK's command line is not installed. `make deploy` installs it.")
     settings = {
         "TINTYPE_STAGES": str(wish.stages.resolve()),
         "TINTYPE_BUILD": str(wish.built.resolve()),

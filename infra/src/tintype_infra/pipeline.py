@@ -1,6 +1,8 @@
 """Pipeline: a push to GitHub is checked, built, and deployed stage by stage, by CodePipeline."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import aws_cdk as cdk
 from aws_cdk import aws_codebuild as codebuild
@@ -15,6 +17,9 @@ from tintype_infra.stacks import Tintype
 from tintype_infra.stages import Delivery
 
 BUILD_IMAGE = codebuild.LinuxBuildImage.STANDARD_7_0
+PROGRAMS = json.loads((Path(__file__).parents[2] / "package.json").read_text())["devDependencies"]
+"""The CDK's own programs, as tested together with its library. Left open, a build takes the newest of each,
+and the newest that publishes assets can be older than what the library writes."""
 WATCH_MINUTES = 10
 """For so long after a stage's deployment an alarm takes the release back."""
 
@@ -42,6 +47,8 @@ class DeliveryStack(cdk.Stack):
             cross_account_keys=elsewhere,
             enable_key_rotation=elsewhere,
             publish_assets_in_parallel=False,
+            cli_version=PROGRAMS["aws-cdk"],
+            cdk_assets_cli_version=PROGRAMS["cdk-assets"],
             synth=pipelines.CodeBuildStep(
                 "Build",
                 input=source,

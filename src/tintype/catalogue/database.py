@@ -10,8 +10,10 @@ each row. A policy over a list of owners would let every row of a batch touch ev
 and cost a comparison a row; a transaction for each owner would cost the batch.
 """
 
+import asyncio
 import contextlib
 import select
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -213,11 +215,25 @@ class Database:
     async def _take(self) -> Tx:
         """Take a connection whose server has not hung up. The pool replaces the others meanwhile."""
         while True:
-            connection = await self._pool.getconn()
+            connection = await self._given()
             if not hung_up(connection):
                 return connection
             await connection.close()
             await self._pool.putconn(connection)
+
+    async def _given(self) -> Tx:
+        """Wait for a connection of the pool, and end when cancelled, at whatever moment.
+
+        The pool waits by `asyncio.wait_for`. Up to Python 3.11 that forgets a cancellation which comes
+        together with what it waits for (python/cpython, issue 81839).
+        """
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
+        connection = await self._pool.getconn()
+        if task and task.cancelling() > before:
+            await self._pool.putconn(connection)
+            raise asyncio.CancelledError
+        return connection
 
     async def run(self, work: Callable[[Tx], Awaitable[T]], owner: str | Reach) -> T:
         """Run `work` as one transaction, and again when it lost against another one (three times)."""
@@ -373,8 +389,9 @@ async def _configure(connection: Tx, settings: DatabaseSettings) -> None:
     connection.patience = settings.patience_seconds
     set_json_loads(orjson.loads, connection)
     # Statements are prepared where they say so. A plan that was made while a table was empty is kept
-    # while it fills, so only those are prepared that have but one way to go.
-    connection.prepare_threshold = None
+    # while it fills, so only those are prepared that have but one way to go: no number of runs is enough for
+    # the others. With None psycopg would prepare nothing, whatever it is told.
+    connection.prepare_threshold = sys.maxsize
     wanted = {
         "timezone": "UTC",
         "statement_timeout": f"{settings.statement_timeout_seconds * 1000:.0f}",

@@ -29,6 +29,7 @@ import psycopg
 from psycopg import sql
 
 from tintype.catalogue.database import APP, WORKER
+from tintype.durable import make_folder, sync_folder
 from tintype.model.errors import DatabaseUnavailable
 from tintype.telemetry import get_logger
 
@@ -141,15 +142,17 @@ class EmbeddedPostgres:
     async def _make(self) -> None:
         """Make the database cluster, unless it is there. An initdb that was cut short leaves no half."""
         if self.folder.exists():
-            return self._check_version()
-        unfinished = self.folder.with_name("data.new")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(mode=0o700)
-        if self.account:
-            os.chown(unfinished, self.account.uid, self.account.gid)
-        await self._initdb(unfinished)
-        unfinished.rename(self.folder)
-        return None
+            self._check_version()
+        else:
+            unfinished = self.folder.with_name("data.new")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(mode=0o700)
+            if self.account:
+                os.chown(unfinished, self.account.uid, self.account.gid)
+            await self._initdb(unfinished)
+            unfinished.rename(self.folder)
+        # Whoever made it may have crashed before this; nothing in it is safe until its name is.
+        sync_folder(self.folder.parent)
 
     def _check_version(self) -> None:
         found = (self.folder / "PG_VERSION").read_text().strip()
@@ -303,7 +306,8 @@ class EmbeddedPostgres:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(request)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._process.wait()
         if self.socket_dir.parent != self.folder.parent:
             with contextlib.suppress(OSError):
                 self.socket_dir.rmdir()
@@ -391,7 +395,7 @@ def _environment() -> dict[str, str]:
 @contextmanager
 def _sole_instance(data_dir: Path) -> Generator[Path]:
     """Make the data directory and hold its lock, which ends with its holder, however that ends."""
-    (data_dir / "postgres").mkdir(parents=True, exist_ok=True)
+    make_folder(data_dir / "postgres")
     descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:

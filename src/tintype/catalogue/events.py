@@ -55,10 +55,13 @@ async def add_notice(
     await tx.execute("SELECT pg_notify(%s, '')", [CHANNEL])
 
 
-async def claim(tx: Tx, limit: int) -> list[Event]:
+async def claim(tx: Tx, limit: int, since: datetime | None = None) -> list[Event]:
     """Lock the events that have been due for longest, so that two relays never send the same one at once.
 
     The locks, and so the claim, end with the transaction: publish and `mark_published` within it.
+
+    `since` passes over what was due before. While any transaction is open elsewhere, PostgreSQL cannot
+    forget what was published under it, and whoever begins at the oldest walks past all of that.
     """
     # In the order of its index, also when the log has grown by a hundred thousand since it was analysed.
     await tx.execute("SET LOCAL enable_sort = off")
@@ -66,9 +69,10 @@ async def claim(tx: Tx, limit: int) -> list[Event]:
         f"""
         SELECT {_COLUMNS} FROM events
         WHERE published_at IS NULL AND next_attempt_at <= now()
+            AND next_attempt_at >= coalesce(%s, timestamptz '-infinity')
         ORDER BY next_attempt_at, position LIMIT %s FOR UPDATE SKIP LOCKED
         """,
-        [limit],
+        [since, limit],
     )
     return [_event(row) for row in await cursor.fetchall()]
 

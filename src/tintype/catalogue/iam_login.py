@@ -5,8 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
-import boto3
 from botocore.config import Config
+
+from tintype.aws import aws_session
 
 Parameters = dict[str, Any]
 
@@ -38,7 +39,7 @@ def _token(region: str, address: tuple[str, int, str]) -> str:
 
 @lru_cache(maxsize=1)
 def _rds(region: str) -> Any:  # noqa: ANN401  (the stubs of this client are larger than the rest of them)
-    return boto3.client(
+    return aws_session().client(
         "rds",
         region_name=region,
         config=Config(

@@ -2,9 +2,10 @@
 
 import json
 
-import boto3
 from botocore.config import Config
 from psycopg import conninfo
+
+from tintype.aws import aws_session
 
 
 def url_with_secret(url: str, secret_arn: str) -> str:
@@ -13,7 +14,7 @@ def url_with_secret(url: str, secret_arn: str) -> str:
     RDS changes the password every week (Amazon RDS User Guide, "Password management with Amazon RDS and
     AWS Secrets Manager"). Raises botocore's errors.
     """
-    client = boto3.client(
+    client = aws_session().client(
         "secretsmanager",
         config=Config(
             connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 3, "mode": "standard"}

@@ -10,7 +10,6 @@ import csv
 import gzip
 import hashlib
 import heapq
-import tempfile
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from urllib.parse import unquote_plus, urlsplit
 
 import orjson
 
+from tintype.consistency.workspace import workspace
 from tintype.model.errors import ObjectMissing, StorageUnavailable
 from tintype.objects.info import Entry
 from tintype.objects.keys import ORIGINALS
@@ -93,8 +93,7 @@ async def opened(
         raise StorageUnavailable(
             f"{manifest} is an inventory of {described.get('sourceBucket')}; the images are in {of}."
         )
-    with tempfile.TemporaryDirectory(prefix="inventory-", dir=spool) as name:
-        folder = Path(name)
+    with workspace(spool, "inventory-") as folder:
         columns = _columns(described, manifest)
         runs: list[Path] = []
         for number, file in enumerate(described["files"]):

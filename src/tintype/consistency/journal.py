@@ -8,7 +8,6 @@ See docs/consistency.md for why it is a journal.
 
 import asyncio
 import hashlib
-import tempfile
 from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from tintype.consistency import markers, segments
 from tintype.consistency.described import image_of_object, image_of_word
 from tintype.consistency.markers import Marker
 from tintype.consistency.segments import Segment, Word
+from tintype.consistency.workspace import workspace
 from tintype.model.body import Body
 from tintype.model.checkpoint import checkpoint
 from tintype.model.errors import DatabaseUnavailable, StorageUnavailable
@@ -235,8 +235,8 @@ class Journal:
             await markers.remove(self.objects, entry.image_id)
 
     async def _write(self, segment: Segment, entries: Sequence[Entry]) -> None:
-        with tempfile.TemporaryDirectory(prefix="journal-", dir=self.spool) as folder:
-            path = Path(folder) / "segment"
+        with workspace(self.spool, "journal-") as folder:
+            path = folder / "segment"
             await asyncio.to_thread(segments.write, map(_word, entries), path)
             await self._put(segment, path, entries[-1].created_at.isoformat())
 
@@ -350,8 +350,7 @@ async def _segments(objects: Objects) -> AsyncGenerator[Segment]:
 @asynccontextmanager
 async def _local(objects: Objects, wanted: Sequence[Segment], spool: Path) -> AsyncGenerator[Path]:
     """Fetch segments and merge them into one file."""
-    with tempfile.TemporaryDirectory(prefix="journal-", dir=spool) as name:
-        folder = Path(name)
+    with workspace(spool, "journal-") as folder:
         turn = asyncio.Semaphore(REQUESTS_AT_ONCE)
 
         async def fetch(number: int, segment: Segment) -> Path:

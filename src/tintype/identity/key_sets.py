@@ -78,7 +78,8 @@ class KeySet:
             self._asked_at = time.monotonic()
             try:
                 fetching = asyncio.get_running_loop().run_in_executor(self._threads, _fetch, self.issuer)
-                self._keys = await asyncio.wait_for(fetching, 2 * FETCH_SECONDS)
+                async with asyncio.timeout(2 * FETCH_SECONDS):
+                    self._keys = await fetching
             except (OSError, HTTPException, ValueError, RecursionError) as error:
                 _LOG.warning("issuer.unavailable", issuer=self.issuer.url, reason=str(error))
                 return

@@ -26,8 +26,9 @@ from tintype.telemetry import Metrics, get_logger
 
 T = TypeVar("T")
 
-WAIT_SECONDS = 10
-"""For a free worker. Whoever waits longer is better off trying again, perhaps elsewhere."""
+WAIT_SECONDS = 30
+"""For a free worker. The bytes have arrived, and would have to be sent again; but half of what a balancer
+waits for an answer is left for all that comes after."""
 RETRY_AFTER_SECONDS = 5
 OUTSTAYED_SECONDS = 2 * HEAVY_SECONDS
 """After which a picture is heavy, whatever its header told."""
@@ -58,6 +59,12 @@ class _Visit:
     outstayed: asyncio.TimerHandle | None = field(default=None)
 
 
+def _processors() -> int:
+    """Return how many processors this process may use: a container may have fewer than the machine."""
+    allowed = getattr(os, "sched_getaffinity", None)  # of Linux alone
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
 class Cage:
     """A pool of workers. Open it with `async with Cage.open(settings) as cage`."""
 
@@ -65,7 +72,7 @@ class Cage:
         self._settings = settings
         self._metrics = metrics
         self._wait_seconds = wait_seconds
-        self._size = settings.workers or os.cpu_count() or 1
+        self._size = settings.workers or _processors()
         self._heic = heic_installed() and not settings.disabled(Format.HEIC)
         self._heavies = max(1, self._size // CORES_FOR_A_HEAVY)
         self._ordinary = _Pool(Lane(self._size))

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tintype.model.body import disk_troubled
+from tintype.model.body import disk_troubled, spooling
 from tintype.model.errors import Overloaded
 from tintype.settings import LimitsSettings
 
@@ -73,7 +73,8 @@ class Budget:
         if self._free_known > 0 and now < self._free_known_until:
             return
         self._free_known = 0
-        free = shutil.disk_usage(self.spool_dir).free - self.limits.min_free_bytes
+        with spooling():
+            free = shutil.disk_usage(self.spool_dir).free - self.limits.min_free_bytes
         if free < count:
             raise disk_troubled("is full")
         self._free_known = min(free - count, 16 * STEP)

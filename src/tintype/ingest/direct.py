@@ -169,10 +169,10 @@ class Direct:
     async def _finish(self, session: Session, key: str) -> Session:
         info = await self.objects.head(key)
         if info is None:
-            now = await self.sessions.settled(session)  # whoever finished it has removed the bytes
-            if now.state is SessionState.DONE:
-                return now
-            raise UploadUnfinished("Nothing has arrived yet. Send the bytes first, as you were told.")
+            # Also of one whose time is over: whoever ends it has to know that there is nothing to finish.
+            if (await self._now(session)).is_unfinished:
+                raise UploadUnfinished("Nothing has arrived yet. Send the bytes first, as you were told.")
+            return await self.sessions.settled(session)  # whoever finished it has removed the bytes
         checkpoint("direct-found")
         try:
             incoming = self._begin(session, info.size)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tintype.ingest.budget import STEP, Budget, Reservation
-from tintype.model.body import Body, spooling
+from tintype.model.body import Body, disk_troubled, spooling
 from tintype.model.errors import DigestMismatch, UploadIncomplete, UploadTooLarge
 from tintype.settings import LimitsSettings
 
@@ -100,10 +100,11 @@ class Incoming:
 
     async def write(self, chunk: bytes) -> None:
         """Take the next chunk. Raises `UploadTooLarge` and `Overloaded` (no room, or the disk failed)."""
-        self.length += len(chunk)
-        self.receiver.check_length(self.length)
-        if self.length > self.reservation.reserved:
-            self.reservation.cover(self.length + STEP)
+        length = self.length + len(chunk)
+        self.receiver.check_length(length)
+        if length > self.reservation.reserved:
+            self.reservation.cover(length + STEP)
+        self.length = length
         self._pending.append(chunk)
         self._pending_bytes += len(chunk)
         if self._file is not None:
@@ -113,9 +114,15 @@ class Incoming:
             await self._spool()
 
     async def finish(self) -> Body:
-        """Return the whole body. Raises `DigestMismatch` when it is not what was announced; `Overloaded`."""
+        """Return all that `write` has taken.
+
+        Raises `DigestMismatch` when it is not what was announced, and `Overloaded` when the disk lacks some
+        of it, now or after a `write` that failed.
+        """
         if self._file is not None:
             await self._flush()
+            if os.fstat(self._file).st_size != self.length:
+                raise disk_troubled("has not taken all of it")
             self._body = Body(self.length, self._hash.digest(), file=self._file)
             self._file = None
         else:

@@ -95,7 +95,9 @@ class Sessions:
         check_limit(opening.max_bytes, opening.length)
         quotas = self.ingest.quotas
         await quotas.release(opening.owner, await quotas.admit(opening.owner, opening.length))
-        async with self.database.transaction(opening.owner) as tx:
+        # Without a token there is but one statement, which is a transaction by itself.
+        begin = self.database.reading if opening.grant is None else self.database.transaction
+        async with begin(opening.owner) as tx:
             if opening.grant is not None and opening.concat != "partial":
                 use = _use_of(opening.id)
                 if not await upload_tokens.take(tx, opening.owner, opening.grant.token_id, use):

@@ -5,10 +5,10 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tintype.aws import aws_session
 from tintype.model.errors import StorageUnavailable
 from tintype.telemetry import get_logger
 
@@ -21,7 +21,7 @@ class Function:
     def __init__(self, name: str, region: str) -> None:
         self._name = name
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="function")
-        self._client = boto3.Session().client(
+        self._client = aws_session().client(
             "lambda",
             region_name=region,
             config=Config(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tintype.durable import make_folder
 from tintype.messaging.publisher import Message, Report
 from tintype.telemetry import get_logger
 
@@ -25,6 +26,7 @@ class LocalPublisher:
 
     def __init__(self, outbox: Path) -> None:
         self._outbox = outbox
+        self._made = False
         self._writers = ThreadPoolExecutor(max_workers=WRITERS, thread_name_prefix="outbox")
 
     async def publish(self, messages: Sequence[Message]) -> Report:
@@ -42,7 +44,9 @@ class LocalPublisher:
 
     def _write_all(self, messages: Sequence[Message]) -> Report:
         try:
-            self._outbox.mkdir(parents=True, exist_ok=True)
+            if not (self._made and self._outbox.is_dir()):
+                make_folder(self._outbox)
+                self._made = True
             folder = os.open(self._outbox, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
             return Report(refused={message.position: str(error) for message in messages})

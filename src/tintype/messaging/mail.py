@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import aiosmtplib
-import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tintype.aws import aws_session
 from tintype.messaging.post import Letter, NotTaken
 from tintype.messaging.publisher import visible
 from tintype.settings import MailSettings
@@ -133,7 +133,7 @@ class SesPost:
     @cached_property
     def _client(self) -> Any:  # noqa: ANN401 - boto3 makes its classes as it runs, and SES has no stubs here
         timeout = self._settings.timeout_seconds
-        return boto3.session.Session().client(
+        return aws_session().client(
             "sesv2",
             region_name=self._settings.ses_region,
             endpoint_url=self._settings.ses_endpoint,

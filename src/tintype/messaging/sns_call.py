@@ -17,12 +17,14 @@ from botocore.awsrequest import AWSRequest
 from botocore.exceptions import ClientError, NoCredentialsError
 from botocore.httpsession import URLLib3Session
 from botocore.parsers import create_parser
-from botocore.session import Session
 from botocore.utils import get_environ_proxies
+
+from tintype.aws import core_session
 
 if TYPE_CHECKING:  # the stubs are not installed where the service runs
     from botocore.credentials import Credentials
     from botocore.model import Shape
+    from botocore.session import Session
     from types_boto3_sns.type_defs import PublishBatchRequestEntryTypeDef, PublishBatchResponseTypeDef
 
 _ACTION = "PublishBatch"
@@ -59,7 +61,7 @@ class PublishBatch:
         Reads files, and may ask the instance for its role.
         """
         region = topic.split(":")[3]
-        session = Session()
+        session = core_session()
         client = session.create_client("sns", region_name=region, endpoint_url=endpoint)
         shape = client.meta.service_model.operation_model(_ACTION).output_shape
         if shape is None:
@@ -99,7 +101,7 @@ class PublishBatch:
         SigV4Auth(self._credentials.get_frozen_credentials(), "sns", self._region).add_auth(request)
 
 
-def _connections(session: Session, url: str, timeout: float, at_once: int) -> URLLib3Session:
+def _connections(session: "Session", url: str, timeout: float, at_once: int) -> URLLib3Session:
     """Return a pool of connections, with authorities and proxies as boto3 finds them."""
     options: dict[str, Any] = {  # its stubs know neither paths, nor parts of seconds, nor numbers of options
         "verify": session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True,

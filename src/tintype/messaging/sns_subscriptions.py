@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tintype.aws import aws_session
 from tintype.model.errors import (
     AddressRefused,
     CodeInvalid,
@@ -181,7 +181,7 @@ class SnsSubscriptions:
     @cached_property
     def _client(self) -> "SNSClient":
         """Made in the thread, at the first call: it reads files, and may ask the instance for its role."""
-        return boto3.session.Session().client(
+        return aws_session().client(
             "sns",
             region_name=self._topic.split(":")[3],
             endpoint_url=self._endpoint,

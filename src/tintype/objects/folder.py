@@ -21,6 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import ParamSpec, TypeVar, cast
 
+from tintype.durable import make_folder, sync_folder
 from tintype.model.body import Body
 from tintype.model.checkpoint import checkpoint
 from tintype.model.errors import ObjectMissing, StorageUnavailable
@@ -158,8 +159,8 @@ class Folder:
         found = self._head(key)
         if found is not None and found.holds(body.length, metadata):
             # Again after a lost answer; the crash may have come before the folders were synced.
-            _sync_folder(sidecar.parent)
-            _sync_folder(path.parent)
+            sync_folder(sidecar.parent)
+            sync_folder(path.parent)
             return Stored(found.etag, found.size)
         self._write(sidecar, write_label(content_type, metadata))
         checkpoint("sidecar-stored")
@@ -255,7 +256,7 @@ class Folder:
         path = self._root / key
         with suppress(FileNotFoundError, NotADirectoryError):
             path.unlink()
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         # Last: an object that can be seen has its sidecar.
         self._sidecar(key).unlink(missing_ok=True)
         if key.startswith(INCOMING):
@@ -367,9 +368,7 @@ class Folder:
             return
         if folder != self._root:
             self._make(folder.parent)
-        folder.mkdir(parents=folder == self._root, exist_ok=True)
-        # Also for a folder that exists: whoever made it may have crashed before this.
-        _sync_folder(folder.parent)
+        make_folder(folder)
         self._durable.add(folder)
 
     @contextmanager
@@ -489,14 +488,6 @@ def _etag(status: os.stat_result) -> str:
 
 def _open_folder(folder: Path) -> int:
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-
-
-def _sync_folder(folder: Path) -> None:
-    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-import boto3
 from botocore.config import Config
 from pydantic import SecretStr
 
+from tintype.aws import aws_session
 from tintype.settings import ObjectsSettings
 
 if TYPE_CHECKING:
@@ -16,8 +16,7 @@ def s3_client(settings: ObjectsSettings) -> "S3Client":
     """Return a client; nothing is contacted yet."""
     # botocore's own choice for links is the global host, which redirects young buckets to their region.
     by_host = settings.endpoint is None and "." not in bucket_and_prefix(settings)[0]
-    # A session of its own: boto3's shared one keeps the first credentials that it found.
-    return boto3.Session().client(
+    return aws_session().client(
         "s3",
         region_name=settings.region,
         endpoint_url=settings.endpoint,

@@ -128,6 +128,7 @@ ACCESS: dict[str, Access] = {
     "readyz": PUBLIC,
     # The manual.
     "explain_problem": PUBLIC,
+    "start": PUBLIC,
     "docs": PUBLIC,
     "docs_asset": PUBLIC,
     "openapi_document": PUBLIC,

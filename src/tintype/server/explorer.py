@@ -6,7 +6,7 @@ from hashlib import sha256
 from importlib.resources import files
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from tintype.model.errors import NotFound
 
@@ -71,6 +71,12 @@ def asset(name: str) -> Asset | None:
     if name == "start.js":
         return Asset(_START, media_type)
     return Asset((files("fastapi_offline") / "static" / name).read_bytes(), media_type)
+
+
+@router.get("/")
+async def start() -> Response:
+    """Lead whoever opens the address that `tintype serve` prints to what there is."""
+    return RedirectResponse("/docs", 303)
 
 
 @router.get("/docs")

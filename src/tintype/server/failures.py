@@ -194,6 +194,8 @@ def _mistake(raw: Mapping[str, Any]) -> dict[str, str]:
             **mistake,
             "detail": f"Not JSON, at character {path[0]}: {raw['ctx']['error']}",
         }
+    if raw["type"] == "extra_forbidden":
+        mistake["detail"] = "The request has nothing of that name; /docs lists what it has"
     if place == "body":
         return {"pointer": "#" + "".join(f"/{_escaped(part)}" for part in path), **mistake}
     return {"parameter": ".".join(path), "in": place, **mistake}
