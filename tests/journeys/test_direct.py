@@ -31,9 +31,11 @@ def begin(client: httpx.Client, data: bytes, method: str = "put", **wanted: obje
 def send(begun: dict[str, Any], data: bytes, **headers: str) -> httpx.Response:
     """Send the bytes as told, with nothing else: no credentials of ours."""
     if begun["form"] is not None:
-        return httpx.post(begun["form"]["url"], data=begun["form"]["fields"], files={"file": data})
+        form = begun["form"]
+        return httpx.post(form["url"], data=form["fields"], files={"file": data}, timeout=60)
     told = begun["request"]
-    return httpx.request(told["method"], told["url"], headers=told["headers"] | headers, content=data)
+    headers = told["headers"] | headers
+    return httpx.request(told["method"], told["url"], headers=headers, content=data, timeout=60)
 
 
 def complete(
@@ -47,7 +49,7 @@ def send_parts(client: httpx.Client, begun: dict[str, Any], data: bytes, size: i
     signed = client.post(begun["urls"]["parts"], json={"numbers": numbers}).json()["data"]
     parts = []
     for told, start in zip(signed, range(0, len(data), size), strict=True):
-        answer = httpx.request(told["method"], told["url"], content=data[start : start + size])
+        answer = httpx.request(told["method"], told["url"], content=data[start : start + size], timeout=60)
         parts.append({"number": told["number"], "etag": answer.headers["etag"]})
     return parts
 

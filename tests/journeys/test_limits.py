@@ -112,7 +112,7 @@ def test_a_full_quota_is_told_before_the_body_is_sent_and_a_repeat_gets_its_answ
 
     assert head_only(two[1], len(some(147))).startswith(b"HTTP/1.1 413 ")
     again = send(two[1], some(140), **{"Idempotency-Key": "first"})
-    form = httpx.post(f"{two[1].base}/v1/images", files={"file": ("a.png", some(148))})
+    form = httpx.post(f"{two[1].base}/v1/images", files={"file": ("a.png", some(148))}, timeout=60)
 
     assert (again.status_code, again.json()["id"]) == (201, first.json()["id"])
     assert (form.status_code, form.json()["code"]) == (413, "quota_exceeded")

@@ -102,6 +102,15 @@ async def estate(
             yield Estate(service, function, s3, topic.sqs, bucket, queue_url)
 
 
+def insist(begun: dict[str, Any], data: bytes) -> None:
+    """Send the bytes until they are taken: moto fails at times at an object that is copied just then."""
+    for _ in range(10):
+        answer = send(begun, data)
+        if answer.status_code != 500:
+            break
+    assert answer.status_code == 200
+
+
 async def test_what_s3_tells_of_becomes_an_image(estate: Estate) -> None:
     await asyncio.to_thread(tell, estate)
 
@@ -143,10 +152,11 @@ def tell(estate: Estate) -> None:
         good, evil = picture(seed=7506), b"<html>".ljust(len(picture(seed=7506)))
         contested = begin(client, good)
         send(contested, good)
-        with ThreadPoolExecutor(1) as threads:  # by several at once moto fails
-            writing = [threads.submit(send, contested, each) for each in [good, evil] * 6]
+        with ThreadPoolExecutor(1) as threads:
+            writing = [threads.submit(insist, contested, each) for each in [good, evil] * 6]
             outcome = complete(client, contested)
-        assert {each.result().status_code for each in writing} == {200}
+        for each in writing:
+            each.result()
         assert estate.deliver() == []
         assert outcome.status_code in {201, 415}
         if outcome.status_code == 201:
