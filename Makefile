@@ -15,8 +15,8 @@ serve: .venv/.service ## Start Tintype on http://127.0.0.1:8000, with everything
 
 test: .venv/.all ## Install what the tests need and run them
 	@bash tests/system-packages.sh
-	@# Real processes on a busy machine: what fails is tried once more, and named in the summary if it passes then.
-	$(RUN)pytest -n 2 --dist loadgroup --reruns 1
+	@# Real processes on a busy machine: what fails is tried again, twice, and named in the summary if it passes then.
+	$(RUN)pytest -n 2 --dist loadgroup --reruns 2
 
 faults: .venv/.all ## Break Tintype in every way, at length, and print what became of it; ARGS=--docs keeps the table, SWEEP=all takes an hour
 	@bash tests/system-packages.sh

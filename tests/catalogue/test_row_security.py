@@ -1,6 +1,7 @@
 """The second wall: whatever a statement says, PostgreSQL shows an owner nothing of another one's."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -333,6 +334,34 @@ async def test_what_fails_at_the_end_of_a_statements_transaction_is_told(databas
             await tx.execute("INSERT INTO late VALUES (1, 2)")
 
     await database.probe()
+
+
+class Unhurried(Tx):
+    """A connection that looks so late that all answers have come before, as on a busy machine."""
+
+    async def wait(self, gen: abc.PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:  # noqa: ANN401, ASYNC109 # psycopg's
+        return await super().wait(_late(gen), interval, timeout)
+
+
+def _late(gen: abc.PQGen[Any]) -> abc.PQGen[Any]:
+    try:
+        wanted = next(gen)
+        while True:
+            time.sleep(0.02)
+            wanted = gen.send((yield wanted))
+    except StopIteration as end:
+        return end.value
+
+
+async def test_what_fails_at_that_end_is_told_however_late_one_looks(database: Database) -> None:
+    async with await psycopg.AsyncConnection.connect(database.url, autocommit=True) as owner:
+        await owner.execute(
+            "CREATE TABLE late (id int PRIMARY KEY, of int REFERENCES late DEFERRABLE INITIALLY DEFERRED)"
+        )
+    async with await Unhurried.connect(database.url, autocommit=True) as tx:
+        tx.acts_for = EVERY_OWNER
+        with pytest.raises(psycopg.Error):
+            await tx.execute("INSERT INTO late VALUES (1, 2)")
 
 
 # Who logs in, and who migrates

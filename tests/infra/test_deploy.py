@@ -267,8 +267,11 @@ def test_an_upload_through_the_api_leaves_object_row_and_notification(
     assert image["id"] in {one["Key"].rpartition("/")[2] for one in listed["Contents"]}
     with psycopg.connect(deployed.database_url) as connection:
         connection.execute("SET ROLE tintype_worker")
-        assert connection.execute("SELECT id::text FROM images").fetchall() == [(image["id"],)]
-    assert message["position"] == 1  # what the function notifier goes by
+        rows = connection.execute(
+            "SELECT position FROM images JOIN events ON image_id = images.id WHERE images.id = %s",
+            [image["id"]],
+        )
+        assert rows.fetchall() == [(message["position"],)]  # what the function notifier goes by
 
 
 def _key(service: Service) -> str:

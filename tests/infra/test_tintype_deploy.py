@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import boto3
 import pytest
@@ -70,14 +71,15 @@ def test_the_loss_of_a_bucket_is_seen_before_it_happens(wanted: dict[str, Any], 
 
 
 def test_a_database_that_would_be_replaced_is_refused_without_an_explicit_word(api: Api) -> None:
+    stack = f"tintype-{uuid4()}-data"
     api("cloudformation").create_stack(
-        StackName="tintype-trial-data",
+        StackName=stack,
         TemplateBody='{"Resources": {"Images": {"Type": "AWS::S3::Bucket", "Properties": {}}}}',
     )
 
-    refuse_losses(api, [("tintype-trial-data", {"Resources": {"Images": {**BUCKET, "Properties": {}}}})])
+    refuse_losses(api, [(stack, {"Resources": {"Images": {**BUCKET, "Properties": {}}}})])
     with pytest.raises(CannotDeploy, match="--lose-data"):
-        refuse_losses(api, [("tintype-trial-data", {"Resources": {}})])
+        refuse_losses(api, [(stack, {"Resources": {}})])
 
 
 @pytest.mark.parametrize(

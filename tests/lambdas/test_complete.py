@@ -3,6 +3,7 @@
 import asyncio
 import json
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -104,10 +105,9 @@ async def estate(
 
 def insist(begun: dict[str, Any], data: bytes) -> None:
     """Send the bytes until they are taken: moto fails at times at an object that is copied just then."""
-    for _ in range(10):
-        answer = send(begun, data)
-        if answer.status_code != 500:
-            break
+    ends = time.monotonic() + 10
+    while (answer := send(begun, data)).status_code == 500:
+        assert time.monotonic() < ends
     assert answer.status_code == 200
 
 

@@ -44,6 +44,7 @@ CHECK_SECONDS = 0.1
 """Between two looks at the time while the server is waited for."""
 LOCK_TIMEOUT_MS = 2_000
 IDLE_IN_TRANSACTION_MS = 15_000
+UNCOMMITTED = "the server did not commit a statement"
 SILENT = "the server has been silent for too long"
 RETRIES = 3
 """Of a unit of work that PostgreSQL gave up in favour of another one."""
@@ -121,6 +122,10 @@ class Tx(psycopg.AsyncConnection[tuple[Any, ...]]):
             async with self.pipeline():
                 await super().execute(_ACT, _acting(self.acts_for), prepare=True)
                 return await super().execute(query, params, prepare=prepare, binary=binary)
+        except IndexError as error:
+            # psycopg has a place for each statement's answer and for the end, and none for what says that the
+            # commit failed, which comes between them. It loses count when it reads all of them at once.
+            raise psycopg.OperationalError(UNCOMMITTED) from error
         finally:
             if self.pgconn.pipeline_status != pq.PipelineStatus.OFF:
                 await self.close()  # it ended in the middle, and cannot be told where
