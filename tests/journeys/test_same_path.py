@@ -52,10 +52,10 @@ def running(database_url: str, serve: Callable[..., Service], told: None, keys: 
 
 
 def statements(postgres: Postgres, start: int) -> list[str]:
-    """The statements about one image since then, with how they were told; upkeep asks for many at once."""
+    """The statements about one image since then, with how they were told; upkeep names none."""
     log = postgres.server.log.read_bytes()[start:].decode()
     lines = re.findall(r"LOG:  (.*(?:\n\t.*)*)", log)
-    asked = [line for line in lines if re.search(r"\bimages\b", line) and re.search(r"\bid = (?!ANY)", line)]
+    asked = [line for line in lines if re.search(r"\bimages\b", line) and re.search(r"\bid = \$", line)]
     # What is prepared has a name, which each connection counts for itself.
     return [re.sub(r"^execute \w+:", "execute:", line) for line in asked]
 
